@@ -1,0 +1,32 @@
+/** Removes known secret values from any text that leaves the process sideways: logs, audit lines, a child's stderr in an error. */
+export interface Redactor {
+  redact(text: string): string
+  /** Replaces the known values, on start and on every reload. */
+  learn(secrets: readonly string[]): void
+}
+
+const MARK = '[redacted]'
+// Shorter values ("1", "true", "dev") are not secrets, and removing them would make a log unreadable.
+const MIN_SECRET_LENGTH = 8
+
+export function createRedactor(): Redactor {
+  let pattern: RegExp | undefined
+  return {
+    redact: text => (pattern === undefined ? text : text.replace(pattern, MARK)),
+    learn(secrets) {
+      const forms = new Set(secrets.filter(secret => secret.length >= MIN_SECRET_LENGTH).flatMap(writtenForms))
+      // The longest first: a secret that contains another one is removed whole.
+      const alternatives = [...forms].sort((a, b) => b.length - a.length).map(escapeRegExp)
+      pattern = alternatives.length > 0 ? new RegExp(alternatives.join('|'), 'g') : undefined
+    },
+  }
+}
+
+/** A secret as it is, as it stands inside JSON, and as it stands in a URL. */
+const writtenForms = (secret: string): string[] => [
+  secret,
+  JSON.stringify(secret).slice(1, -1),
+  encodeURIComponent(secret),
+]
+
+const escapeRegExp = (text: string): string => text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')

@@ -1,0 +1,89 @@
+import { Ajv, type AnySchema, type ErrorObject, type Options } from 'ajv'
+import { Ajv2020 } from 'ajv/dist/2020.js'
+import formats from 'ajv-formats'
+import { RE2JS } from 're2js'
+
+/** The first thing about the arguments that the schema does not allow. */
+export interface ArgumentProblem {
+  /** JSON pointer into the arguments; '' is the whole. */
+  readonly path: string
+  readonly message: string
+  /** The part of the schema that failed, and where it stands in the schema. */
+  readonly schema: unknown
+  readonly schemaPath: string
+}
+
+export type ArgumentCheck = (args: Readonly<Record<string, unknown>>) => ArgumentProblem | undefined
+
+const MAX_SCHEMA_LENGTH = 256 * 1024
+
+const OPTIONS: Options = {
+  strict: false, // schemas come from backends: unknown keywords and formats are theirs to know
+  logger: false,
+  verbose: true, // errors carry the schema part they quote
+  addUsedSchema: false,
+  // Patterns come from backends too: RE2 matches in linear time, whatever they are.
+  code: { regExp: Object.assign(compilePattern, { code: 'compilePattern' }) },
+}
+
+/**
+ * Compiles a tool's input schema (JSON Schema 2020-12, or draft 7 where `$schema` says so; MCP 2026-07-28, "JSON Schema").
+ * A schema that cannot be compiled checks nothing: the backend validates anyway, and its answer is relayed.
+ */
+export function compileArgumentCheck(inputSchema: unknown): ArgumentCheck {
+  const nothing: ArgumentCheck = () => undefined
+  if (typeof inputSchema !== 'object' || inputSchema === null || JSON.stringify(inputSchema).length > MAX_SCHEMA_LENGTH)
+    return nothing
+  const { $schema: dialect, $id: _ignored, ...schema } = inputSchema as Record<string, unknown>
+  try {
+    // One instance per schema, so that equal `$id`s of different backends never meet.
+    const ajv = typeof dialect === 'string' && /draft-0[67]/.test(dialect) ? new Ajv(OPTIONS) : new Ajv2020(OPTIONS)
+    formats.default(ajv)
+    // Quadratic in the length of an array; the backend checks it itself.
+    ajv.removeKeyword('uniqueItems').addKeyword('uniqueItems')
+    const validate = ajv.compile(schema as AnySchema)
+    return args => {
+      if (validate(args)) return undefined
+      const [first] = validate.errors ?? []
+      return first && toProblem(first)
+    }
+  } catch {
+    return nothing
+  }
+}
+
+// What is quoted goes into a model's context.
+const MAX_QUOTE_LENGTH = 4_000
+
+function toProblem({
+  instancePath,
+  message = 'is not valid',
+  keyword,
+  params,
+  schema,
+  schemaPath,
+  parentSchema,
+}: ErrorObject): ArgumentProblem {
+  const unexpected =
+    keyword === 'additionalProperties' || keyword === 'unevaluatedProperties'
+      ? `: ${JSON.stringify(Object.values(params)[0])}`
+      : ''
+  const keywordAlone = { [keyword]: schema }
+  const isShort = parentSchema !== undefined && JSON.stringify(parentSchema).length <= MAX_QUOTE_LENGTH
+  return {
+    path: instancePath,
+    message: `${message}${unexpected}`,
+    schema: isShort ? parentSchema : keywordAlone,
+    schemaPath,
+  }
+}
+
+/** A `pattern` that RE2 cannot express (look-around, back-references) matches everything: the backend decides. */
+function compilePattern(pattern: string): { test(text: string): boolean } {
+  try {
+    const compiled = RE2JS.compile(RE2JS.translateRegExp(pattern))
+    return { test: text => compiled.test(text) }
+  } catch {
+    return { test: () => true }
+  }
+}

@@ -1,0 +1,249 @@
+import { LRUCache } from 'lru-cache'
+import type { ServerConfig } from '../config/servers-file.js'
+import type { Env } from '../config/variables.js'
+import { GatewayError } from '../errors/gateway-error.js'
+import type { Logger } from '../observability/logger.js'
+import type { Redactor } from '../observability/redactor.js'
+import { BackendRefusal, CallClock, ConnectionBroken, type OutgoingCall, type RawResult } from './call.js'
+import { EraVerdict } from './era-verdict.js'
+import { Session } from './session.js'
+import type { BackendTool, ToolList } from './tool.js'
+
+// With `session: per-agent` or `per-user`: how many connections one backend gets, and how long an unused one is kept.
+const MAX_SESSIONS = 64
+const SESSION_IDLE_MS = 30 * 60_000
+
+export type BackendState = 'idle' | 'starting' | 'ready' | 'cooling' | 'login needed' | 'misconfigured' | 'disabled'
+
+/** For whom a call is made; decides which connection it takes where connections are not shared. */
+export interface CallOwner {
+  readonly agent: string
+  readonly principal: string
+}
+
+export interface CallLimits {
+  /** From the caller; the server's own `timeoutMs` otherwise, and never more than its `maxTimeoutMs`. */
+  readonly timeoutMs?: number | undefined
+  readonly signal?: AbortSignal | undefined
+}
+
+export interface BackendStatus {
+  readonly name: string
+  readonly transport: ServerConfig['transport']
+  readonly state: BackendState
+  readonly era?: 'legacy' | 'modern'
+  readonly tools?: number
+  readonly auth: { readonly kind: 'none' | 'header' | 'login needed' }
+  readonly pid?: number
+  readonly last_error?: string
+}
+
+export interface BackendOptions {
+  readonly env: Env
+  readonly logger: Logger
+  readonly redactor: Redactor
+}
+
+/** One configured server: connected once on demand, called, described, closed. */
+export class Backend {
+  readonly config: ServerConfig
+  readonly #options: BackendOptions
+  readonly #era = new EraVerdict()
+  readonly #sessions: LRUCache<string, Session>
+  #inFlight = 0
+  #retired = false
+
+  constructor(config: ServerConfig, options: BackendOptions) {
+    this.config = config
+    this.#options = options
+    const idle = config.session === 'shared' ? {} : { ttl: SESSION_IDLE_MS, updateAgeOnGet: true, ttlAutopurge: true }
+    this.#sessions = new LRUCache({ max: MAX_SESSIONS, ...idle, dispose: session => void session.close() })
+  }
+
+  get name(): string {
+    return this.config.name
+  }
+
+  /** The tool list, if it can be had without waiting. */
+  freshTools(owner: CallOwner): ToolList | undefined {
+    return this.#session(owner).freshTools
+  }
+
+  /** The last tool list that anybody read; reading it starts nothing. */
+  get knownTools(): ToolList | undefined {
+    for (const session of this.#sessions.values()) if (session.knownTools) return session.knownTools
+    return undefined
+  }
+
+  /** The tool list, connecting first where that is needed. Rejects with a GatewayError that names the server. */
+  async tools(owner: CallOwner, clock?: CallClock): Promise<ToolList> {
+    const list = this.#session(owner).tools()
+    if (!clock) return list
+    return clock.wait(list).catch(error => {
+      throw this.#explain(error, [])
+    })
+  }
+
+  /** Starts the clock of one call; whoever starts it stops it. */
+  startClock({ timeoutMs, signal }: CallLimits): CallClock {
+    return new CallClock(timeoutMs ?? this.config.timeoutMs, this.config.maxTimeoutMs, signal)
+  }
+
+  /** Calls a tool. Rejects with a GatewayError that names the server. */
+  async callTool(call: OutgoingCall, tool: BackendTool, owner: CallOwner, clock: CallClock): Promise<RawResult> {
+    const session = this.#session(owner)
+    this.#inFlight++
+    try {
+      return complete(await this.#callOnce(session, call, tool, clock))
+    } catch (error) {
+      throw this.#explain(error, session.connection?.stderrTail() ?? [])
+    } finally {
+      this.#inFlight--
+      if (this.#retired && this.#inFlight === 0) void this.close()
+    }
+  }
+
+  /** Connects, if it is not connected; for `gateway status` and `gateway tools`. */
+  async connect(owner: CallOwner): Promise<void> {
+    await this.#session(owner).connected()
+  }
+
+  status(): BackendStatus {
+    const { config } = this
+    const sessions = [...this.#sessions.values()]
+    const connection = sessions.find(session => session.connection)?.connection
+    const failure = sessions.find(session => session.failure)?.failure
+    const tools = this.knownTools
+    const lastError = config.misconfigured[0]
+      ? config.misconfigured.map(({ path, message }) => `${path}: ${message}`).join('; ')
+      : failure?.message
+    return {
+      name: config.name,
+      transport: config.transport,
+      state: this.#state(sessions),
+      ...(connection && { era: connection.era }),
+      ...(tools && { tools: tools.tools.length }),
+      auth: { kind: authKind(config, failure) },
+      ...(connection?.pid !== undefined && { pid: connection.pid }),
+      ...(lastError !== undefined && { last_error: this.#options.redactor.redact(lastError) }),
+    }
+  }
+
+  /** No new calls are expected: closes as soon as the last one is done. */
+  retire(): void {
+    this.#retired = true
+    if (this.#inFlight === 0) void this.close()
+  }
+
+  async close(): Promise<void> {
+    const sessions = [...this.#sessions.values()]
+    await Promise.all(
+      sessions.map(session =>
+        session.close().catch(error => this.#options.logger.warn({ err: error }, 'closing a backend')),
+      ),
+    )
+  }
+
+  #state(sessions: readonly Session[]): BackendState {
+    if (this.config.disabled) return 'disabled'
+    if (this.config.misconfigured.length > 0) return 'misconfigured'
+    if (sessions.some(session => session.connection)) return 'ready'
+    if (sessions.some(session => session.isConnecting)) return 'starting'
+    const failed = sessions.find(session => session.failure)
+    if (failed?.failure?.code === 'AUTH_REQUIRED') return 'login needed'
+    return failed ? 'cooling' : 'idle'
+  }
+
+  #session({ agent, principal }: CallOwner): Session {
+    const { config, name } = this
+    if (config.disabled)
+      throw new GatewayError('SERVER_UNAVAILABLE', `the server "${name}" is disabled in the servers file`, {
+        details: { server: name },
+      })
+    const [problem] = config.misconfigured
+    if (problem) {
+      throw new GatewayError(
+        'SERVER_UNAVAILABLE',
+        `the server "${name}" is misconfigured: ${problem.path}: ${problem.message}`,
+        { details: { server: name, state: 'misconfigured' } },
+      )
+    }
+    const key = config.session === 'shared' ? '' : config.session === 'per-agent' ? agent : principal
+    const existing = this.#sessions.get(key)
+    if (existing) return existing
+    const session: Session = new Session({
+      config,
+      era: this.#era,
+      env: this.#options.env,
+      logger: this.#options.logger,
+      explain: (error, stderr) => this.#explain(error, stderr, session),
+    })
+    this.#sessions.set(key, session)
+    return session
+  }
+
+  /** Repeats a call whose outcome is unknown only where repeating does no harm. */
+  async #callOnce(session: Session, call: OutgoingCall, tool: BackendTool, clock: CallClock): Promise<RawResult> {
+    try {
+      return await session.callTool(call, tool, clock)
+    } catch (error) {
+      if (!(error instanceof ConnectionBroken) || !tool.isRepeatable || clock.signal.aborted) throw error
+      return session.callTool(call, tool, clock)
+    }
+  }
+
+  /** Every error says which server, and what can be done about it. */
+  #explain(error: unknown, stderr: readonly string[], session?: Session): GatewayError {
+    const { name } = this
+    const redacted = stderr.length > 0 ? { stderr: stderr.map(line => this.#options.redactor.redact(line)) } : {}
+    if (error instanceof BackendRefusal) {
+      const details = {
+        server: name,
+        backend_code: error.code,
+        ...(error.data === undefined ? {} : { backend_data: error.data }),
+      }
+      return new GatewayError('BACKEND_ERROR', `the server "${name}" refused: ${error.message}`, {
+        cause: error,
+        details,
+      })
+    }
+    if (error instanceof ConnectionBroken) {
+      const message = `the connection to "${name}" broke after the call was sent (${error.message}); whether it was carried out is unknown, so it was not repeated`
+      return new GatewayError('OUTCOME_UNKNOWN', message, { cause: error, details: { server: name, ...redacted } })
+    }
+    if (!(error instanceof GatewayError)) return new GatewayError('INTERNAL', 'Internal error', { cause: error })
+    if ('server' in error.details) return error
+    const details = { ...error.details, server: name, ...redacted }
+    if (Array.isArray(details.stderr))
+      details.stderr = details.stderr.map(line => this.#options.redactor.redact(String(line)))
+    if (error.code === 'AUTH_REQUIRED') {
+      const command = `gateway login ${/^[\w.-]+$/.test(name) ? name : JSON.stringify(name)}`
+      return new GatewayError(error.code, `the server "${name}" wants a login: run ${command}`, {
+        cause: error,
+        details: { ...details, command },
+      })
+    }
+    const retry = session && session.retryAt > Date.now() ? { retry_at: new Date(session.retryAt).toISOString() } : {}
+    return new GatewayError(error.code, `the server "${name}": ${error.message}`, {
+      cause: error,
+      details: { ...details, ...retry },
+    })
+  }
+}
+
+/** Without the discriminator of 2026-07-28, which belongs to the hop; the front that needs it writes its own. */
+function complete(result: RawResult): RawResult {
+  const { resultType, ...rest } = result
+  if (resultType === undefined) return result
+  if (resultType === 'complete') return rest
+  throw new GatewayError(
+    'BACKEND_ERROR',
+    `answered with the result type ${JSON.stringify(resultType)}, which a call through execute_tool cannot carry`,
+  )
+}
+
+function authKind(config: ServerConfig, failure: GatewayError | undefined): BackendStatus['auth']['kind'] {
+  if (failure?.code === 'AUTH_REQUIRED') return 'login needed'
+  if (config.transport === 'stdio') return 'none'
+  return Object.keys(config.headers).some(name => name.toLowerCase() === 'authorization') ? 'header' : 'none'
+}

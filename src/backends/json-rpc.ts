@@ -1,0 +1,36 @@
+import type { JSONRPCMessage, RequestId } from '@modelcontextprotocol/client'
+import { isJsonObject, parseJson } from '../json.js'
+import { BackendRefusal, type RawResult } from './call.js'
+
+/** A message larger than this ends the connection: it would have to be held in memory whole. */
+export const MAX_MESSAGE_BYTES = 32 * 1024 * 1024
+
+export type JsonRpcResponse = Extract<JSONRPCMessage, { result: unknown } | { error: unknown }>
+
+/** A JSON-RPC 2.0 message, or undefined for text that is something else. Only the shape that routing needs is looked at. */
+export function parseMessage(text: string): JSONRPCMessage | undefined {
+  const value = parseJson(text)?.value
+  return isMessage(value) ? value : undefined
+}
+
+function isMessage(value: unknown): value is JSONRPCMessage {
+  if (!isJsonObject(value) || value.jsonrpc !== '2.0') return false
+  if ('method' in value) return typeof value.method === 'string'
+  if ('result' in value) return isJsonObject(value.result)
+  return isJsonObject(value.error) && typeof value.error.code === 'number' && typeof value.error.message === 'string'
+}
+
+export const isResponse = (message: JSONRPCMessage): message is JsonRpcResponse => !('method' in message)
+
+/** The result of a response; throws BackendRefusal for an error response. */
+export function resultOf(response: JsonRpcResponse): RawResult {
+  if ('result' in response) return response.result
+  throw new BackendRefusal(response.error.code, response.error.message, response.error.data)
+}
+
+/** The token of a progress notification; undefined for every other message. */
+export function progressTokenOf(message: JSONRPCMessage): RequestId | undefined {
+  if (!('method' in message) || message.method !== 'notifications/progress') return undefined
+  const token = message.params?.progressToken
+  return typeof token === 'string' || typeof token === 'number' ? token : undefined
+}

@@ -1,0 +1,46 @@
+import { ProtocolError, SdkError, SdkErrorCode, SdkHttpError, UnauthorizedError } from '@modelcontextprotocol/client'
+import type { ServerConfig } from '../config/servers-file.js'
+import { GatewayError, messageOf } from '../errors/gateway-error.js'
+import { BackendRefusal, ConnectionBroken, SessionLost } from './call.js'
+import { sendFailure, statusFailure } from './http-failures.js'
+
+/** What a failure of the SDK's client means in the gateway's own words, and the HTTP status it had, if any. */
+export function fromSdkError(error: unknown, config: ServerConfig): { error: Error; status?: number } {
+  if (
+    error instanceof GatewayError ||
+    error instanceof BackendRefusal ||
+    error instanceof SessionLost ||
+    error instanceof ConnectionBroken
+  )
+    return { error }
+  const hasOwnAuthorization = config.transport !== 'stdio' && 'authorization' in lowerCased(config.headers)
+  if (error instanceof UnauthorizedError) return { error: statusFailure(401, {}, hasOwnAuthorization), status: 401 }
+  if (error instanceof SdkHttpError)
+    return { error: statusFailure(error.status, {}, hasOwnAuthorization), status: error.status }
+  if (error instanceof ProtocolError) return { error: new BackendRefusal(error.code, error.message, error.data) }
+  if (error instanceof SdkError) return { error: fromLocalError(error) }
+  const status = error instanceof Error && 'code' in error && typeof error.code === 'number' ? error.code : undefined // SseError
+  if (status !== undefined && status >= 400) return { error: statusFailure(status, {}, hasOwnAuthorization), status }
+  return { error: sendFailure(error instanceof Error && error.cause instanceof Error ? error.cause : error) }
+}
+
+function fromLocalError(error: SdkError): Error {
+  switch (error.code) {
+    case SdkErrorCode.ConnectionClosed:
+    case SdkErrorCode.NotConnected:
+    case SdkErrorCode.SendFailed:
+      return new ConnectionBroken(error.message, { cause: error })
+    case SdkErrorCode.RequestTimeout:
+      return new GatewayError('SERVER_UNAVAILABLE', 'the server did not answer in time', { cause: error })
+    case SdkErrorCode.InvalidResult:
+    case SdkErrorCode.UnsupportedResultType:
+      return new GatewayError('BACKEND_ERROR', `the answer is not valid MCP: ${messageOf(error).slice(0, 300)}`, {
+        cause: error,
+      })
+    default:
+      return new GatewayError('SERVER_UNAVAILABLE', messageOf(error).slice(0, 300), { cause: error })
+  }
+}
+
+const lowerCased = (headers: Readonly<Record<string, string>>): Record<string, string> =>
+  Object.fromEntries(Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value]))

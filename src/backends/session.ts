@@ -1,0 +1,222 @@
+import type { ServerConfig } from '../config/servers-file.js'
+import type { Env } from '../config/variables.js'
+import { GatewayError, messageOf } from '../errors/gateway-error.js'
+import type { Logger } from '../observability/logger.js'
+import {
+  BackendRefusal,
+  type CallClock,
+  ConnectionBroken,
+  type OutgoingCall,
+  type RawResult,
+  SessionLost,
+} from './call.js'
+import type { Connection } from './connection.js'
+import type { EraVerdict } from './era-verdict.js'
+import { type BackendTool, type ToolList, toToolList } from './tool.js'
+
+const RETRY_MS = { first: 1_000, max: 60_000 }
+// A list without `ttlMs` from a backend that announces no changes is read again after this time.
+const UNANNOUNCED_LIST_MS = 5 * 60_000
+// A shorter `ttlMs` would mean to list before every call.
+const MIN_LIST_MS = 1_000
+const MAX_PAGES = 1_000
+const MAX_TOOLS = 10_000
+
+export interface SessionOptions {
+  readonly config: ServerConfig
+  readonly env: Env
+  readonly logger: Logger
+  readonly era: EraVerdict
+  /** Adds what every error about this server says. */
+  readonly explain: (error: Error, stderr: readonly string[]) => GatewayError
+}
+
+/** One connection to a backend, made on demand and made again when it is lost. */
+export class Session {
+  readonly #options: SessionOptions
+  #connection: Connection | undefined
+  #connecting: Promise<Connection> | undefined
+  #list: ToolList | undefined
+  #listing: Promise<ToolList> | undefined
+  #listIsStale = false
+  #failures = 0
+  #failure: GatewayError | undefined
+  #retryAt = 0
+  #closed = false
+
+  constructor(options: SessionOptions) {
+    this.#options = options
+  }
+
+  get connection(): Connection | undefined {
+    return this.#connection
+  }
+
+  get isConnecting(): boolean {
+    return this.#connecting !== undefined
+  }
+
+  /** The last failure to connect, until a connect succeeds. */
+  get failure(): GatewayError | undefined {
+    return this.#failure
+  }
+
+  get retryAt(): number {
+    return this.#retryAt
+  }
+
+  /** The last tool list that was read, fresh or not. */
+  get knownTools(): ToolList | undefined {
+    return this.#list
+  }
+
+  /** Concurrent first callers share one connect. While cooling down, fails at once with the last failure. */
+  async connected(): Promise<Connection> {
+    if (this.#connection) return this.#connection
+    if (this.#closed) throw new GatewayError('SHUTTING_DOWN', 'the gateway is shutting down')
+    if (this.#failure && Date.now() < this.#retryAt) throw this.#failure
+    this.#connecting ??= this.#connect().finally(() => {
+      this.#connecting = undefined
+    })
+    return this.#connecting
+  }
+
+  /** The tool list if it can be had without waiting. */
+  get freshTools(): ToolList | undefined {
+    return this.#list && !this.#listIsStale && this.#connection && Date.now() < this.#list.expiresAt
+      ? this.#list
+      : undefined
+  }
+
+  /** The tool list: cached until the backend announces a change or its `ttlMs` ends. Concurrent readers share one read. */
+  async tools(): Promise<ToolList> {
+    if (this.freshTools) return this.freshTools
+    this.#listing ??= this.#readTools().finally(() => {
+      this.#listing = undefined
+    })
+    return this.#listing
+  }
+
+  /** Like Connection.callTool; a session the backend has forgotten is opened again, once. */
+  async callTool(call: OutgoingCall, tool: BackendTool, clock: CallClock): Promise<RawResult> {
+    const connection = this.#connection ?? (await clock.wait(this.connected()))
+    try {
+      return await connection.callTool(call, tool, clock)
+    } catch (error) {
+      if (!(error instanceof SessionLost)) throw error
+      await this.#drop(connection)
+      return (await clock.wait(this.connected())).callTool(call, tool, clock)
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true
+    const connection = await (this.#connecting?.catch(() => undefined) ?? this.#connection)
+    this.#connection = undefined
+    await connection?.close()
+  }
+
+  async #connect(): Promise<Connection> {
+    const { config, env, logger, era, explain } = this.#options
+    let current: Connection | undefined
+    try {
+      const { openConnection } = await import('./connection.js')
+      const connection = await openConnection({
+        config,
+        env,
+        logger,
+        prior: era.get(),
+        onToolsChanged: () => {
+          this.#listIsStale = true
+        },
+        onClose: reason => {
+          if (!current || this.#connection !== current) return
+          this.#connection = undefined
+          if (!this.#closed) logger.warn({ server: config.name, reason }, 'backend connection lost')
+        },
+      })
+      current = connection
+      era.set(connection.verdict)
+      this.#failures = 0
+      this.#failure = undefined
+      this.#listIsStale = true // a new process may offer other tools
+      if (this.#closed) {
+        await connection.close()
+        throw new GatewayError('SHUTTING_DOWN', 'the gateway is shutting down')
+      }
+      this.#connection = connection
+      logger.info({ server: config.name, era: connection.era, pid: connection.pid }, 'backend connected')
+      return connection
+    } catch (error) {
+      era.forget()
+      const delay = Math.min(RETRY_MS.first * 2 ** this.#failures++, RETRY_MS.max)
+      this.#retryAt = Date.now() + delay
+      this.#failure = explain(unavailable(error), current?.stderrTail() ?? [])
+      logger.warn(
+        { server: config.name, code: this.#failure.code, reason: this.#failure.message },
+        'backend cannot be connected',
+      )
+      throw this.#failure
+    }
+  }
+
+  async #drop(connection: Connection): Promise<void> {
+    if (this.#connection === connection) this.#connection = undefined
+    await connection.close().catch(error => this.#options.logger.debug({ err: error }, 'closing a lost connection'))
+  }
+
+  async #readTools(): Promise<ToolList> {
+    const connection = await this.connected()
+    try {
+      this.#listIsStale = false
+      const list = connection.hasTools ? await this.#readAllPages(connection) : toToolList([], Number.POSITIVE_INFINITY)
+      this.#list = list
+      for (const reason of list.rejected)
+        this.#options.logger.warn({ server: this.#options.config.name, reason }, 'tool definition left out')
+      return list
+    } catch (error) {
+      this.#listIsStale = true
+      if (error instanceof SessionLost) await this.#drop(connection)
+      throw this.#options.explain(unavailable(error), connection.stderrTail())
+    }
+  }
+
+  async #readAllPages(connection: Connection): Promise<ToolList> {
+    const { config, logger } = this.#options
+    const definitions: unknown[] = []
+    const seen = new Set<string>()
+    let cursor: string | undefined
+    let ttlMs = 0
+    do {
+      const page = await connection.listTools(cursor)
+      if (!Array.isArray(page.tools)) throw new GatewayError('BACKEND_ERROR', 'its tools/list has no array "tools"')
+      definitions.push(...page.tools)
+      if (typeof page.ttlMs === 'number' && page.ttlMs > 0) ttlMs = page.ttlMs
+      const next = page.nextCursor
+      cursor = typeof next === 'string' ? next : undefined
+      if (cursor !== undefined && (seen.has(cursor) || seen.size >= MAX_PAGES || definitions.length > MAX_TOOLS)) {
+        logger.warn(
+          { server: config.name, pages: seen.size + 1, tools: definitions.length },
+          'tool list does not end: the rest is ignored',
+        )
+        break
+      }
+      if (cursor !== undefined) seen.add(cursor)
+    } while (cursor !== undefined)
+    const lifetime =
+      ttlMs > 0
+        ? Math.max(ttlMs, MIN_LIST_MS)
+        : connection.announcesToolChanges
+          ? Number.POSITIVE_INFINITY
+          : UNANNOUNCED_LIST_MS
+    return toToolList(definitions, Date.now() + lifetime)
+  }
+}
+
+/** No call was under way, so nothing about its outcome is unknown: the server is not to be had at the moment. */
+function unavailable(thrown: unknown): Error {
+  if (thrown instanceof ConnectionBroken || thrown instanceof SessionLost || thrown instanceof BackendRefusal) {
+    return new GatewayError('SERVER_UNAVAILABLE', thrown.message, { cause: thrown })
+  }
+  return thrown instanceof Error ? thrown : new Error(messageOf(thrown))
+}

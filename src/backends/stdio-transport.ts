@@ -1,0 +1,167 @@
+import type { JSONRPCMessage, JSONRPCRequest, RequestId, Transport } from '@modelcontextprotocol/client'
+import type { StdioServerConfig } from '../config/servers-file.js'
+import type { Env } from '../config/variables.js'
+import { type CallClock, ConnectionBroken, type RawResult } from './call.js'
+import { type ServerProcess, startServerProcess } from './child-process.js'
+import {
+  isResponse,
+  type JsonRpcResponse,
+  MAX_MESSAGE_BYTES,
+  parseMessage,
+  progressTokenOf,
+  resultOf,
+} from './json-rpc.js'
+
+const NEWLINE = 0x0a
+
+interface PendingCall {
+  readonly clock: CallClock
+  readonly answer: (response: JsonRpcResponse) => void
+  readonly fail: (error: unknown) => void
+}
+
+/**
+ * MCP over a child's stdin and stdout. Beside what the SDK asks of a transport it has the direct lane: `call` writes one line
+ * and resolves with the answer of the same id, without the SDK in between.
+ */
+export class StdioTransport implements Transport {
+  onclose?: () => void
+  onerror?: (error: Error) => void
+  onmessage?: (message: JSONRPCMessage) => void
+
+  readonly #config: StdioServerConfig
+  readonly #env: Env
+  readonly #pending = new Map<RequestId, PendingCall>()
+  #process: ServerProcess | undefined
+  #chunks: Buffer[] = []
+  #buffered = 0
+  #closed = false
+  /** Lines on stdout that were no JSON-RPC message; servers print banners there. */
+  noise = 0
+  /** How the process ended, once it has. */
+  ending: string | undefined
+
+  constructor(config: StdioServerConfig, env: Env) {
+    this.#config = config
+    this.#env = env
+  }
+
+  // The SDK recognizes a stdio transport by `pid` and `stderr`: silence then means a server of the 2025 era.
+  get pid(): number | undefined {
+    return this.#process?.child.pid
+  }
+
+  get stderr(): NodeJS.ReadableStream | null {
+    return this.#process?.child.stderr ?? null
+  }
+
+  stderrTail(): string[] {
+    return this.#process?.stderrTail() ?? []
+  }
+
+  async start(): Promise<void> {
+    this.#process = await startServerProcess(this.#config, this.#env)
+    this.#process.child.stdout?.on('data', this.#receive)
+    void this.#process.exited.then(how => {
+      this.ending = how
+      this.#end(new ConnectionBroken(`the process ${how}`))
+    })
+  }
+
+  async send(message: JSONRPCMessage): Promise<void> {
+    this.#write(message)
+  }
+
+  /** The direct lane: one line out, one line in, matched by id. Rejects with BackendRefusal, ConnectionBroken or the clock's error. */
+  call(request: JSONRPCRequest, clock: CallClock): Promise<RawResult> {
+    const { id } = request
+    return new Promise((resolve, reject) => {
+      const cancel = () => {
+        settled()
+        if (!this.#closed) this.#write({ jsonrpc: '2.0', method: 'notifications/cancelled', params: { requestId: id } })
+        reject(clock.signal.reason)
+      }
+      const settled = () => {
+        this.#pending.delete(id)
+        clock.signal.removeEventListener('abort', cancel)
+      }
+      const answer = (response: JsonRpcResponse) => {
+        settled()
+        try {
+          resolve(resultOf(response))
+        } catch (refusal) {
+          reject(refusal)
+        }
+      }
+      const fail = (error: unknown) => {
+        settled()
+        reject(error)
+      }
+      if (clock.signal.aborted) return reject(clock.signal.reason)
+      clock.signal.addEventListener('abort', cancel, { once: true })
+      this.#pending.set(id, { clock, answer, fail })
+      try {
+        this.#write(request)
+      } catch (error) {
+        fail(error)
+      }
+    })
+  }
+
+  async close(): Promise<void> {
+    this.#end(new ConnectionBroken('the connection was closed'))
+    await this.#process?.stop()
+  }
+
+  #write(message: JSONRPCMessage): void {
+    const stdin = this.#process?.child.stdin
+    if (this.#closed || !stdin?.writable) throw new ConnectionBroken('the process does not read its input')
+    stdin.write(`${JSON.stringify(message)}\n`)
+  }
+
+  readonly #receive = (chunk: Buffer): void => {
+    let start = 0
+    for (let end = chunk.indexOf(NEWLINE); end >= 0; end = chunk.indexOf(NEWLINE, start)) {
+      const line =
+        this.#buffered === 0 ? chunk.subarray(start, end) : Buffer.concat([...this.#chunks, chunk.subarray(start, end)])
+      this.#chunks = []
+      this.#buffered = 0
+      start = end + 1
+      this.#read(line)
+    }
+    if (start === chunk.length) return
+    this.#chunks.push(chunk.subarray(start))
+    this.#buffered += chunk.length - start
+    if (this.#buffered > MAX_MESSAGE_BYTES) {
+      this.onerror?.(new Error(`sent a message of more than ${MAX_MESSAGE_BYTES} bytes`))
+      void this.close()
+    }
+  }
+
+  #read(line: Buffer): void {
+    const message = parseMessage(line.toString('utf8'))
+    if (message === undefined) {
+      if (line.length > 1) this.#reportNoise(line)
+      return
+    }
+    const waiting = this.#pending.get((isResponse(message) ? message.id : progressTokenOf(message)) ?? '')
+    if (!waiting) this.onmessage?.(message)
+    else if (isResponse(message)) waiting.answer(message)
+    else waiting.clock.progress()
+  }
+
+  #reportNoise(line: Buffer): void {
+    this.noise++
+    if (this.noise === 1)
+      this.onerror?.(new Error(`wrote a line to stdout that is no MCP message: ${line.toString('utf8', 0, 200)}`))
+  }
+
+  #end(reason: Error): void {
+    if (this.#closed) return
+    this.#closed = true
+    this.#process?.child.stdout?.off('data', this.#receive).resume()
+    for (const { fail } of this.#pending.values()) fail(reason)
+    this.#pending.clear()
+    this.onclose?.()
+  }
+}

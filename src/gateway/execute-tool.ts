@@ -1,0 +1,128 @@
+import type { CallToolResult } from '@modelcontextprotocol/server'
+import { distance } from 'fastest-levenshtein'
+import { z } from 'zod'
+import type { BackendTool, ToolList } from '../backends/tool.js'
+import { GatewayError } from '../errors/gateway-error.js'
+import { decide } from '../rules/decide.js'
+import { repairArguments, toolCandidates, unnestCall } from './repair-call.js'
+import {
+  agentId,
+  describeTool,
+  type GatewayCall,
+  type GatewayTool,
+  notAvailable,
+  parseArguments,
+  unavailableText,
+} from './tool.js'
+
+const NEAREST = 3
+
+const Listed = z.strictObject({
+  server: z.string().min(1).max(256).describe('Name of the server'),
+  tool: z.string().min(1).max(512).describe('Name of the tool on that server'),
+  args: z.record(z.string(), z.unknown()).optional().describe("The tool's own arguments, as its inputSchema says"),
+  timeout_ms: z
+    .number()
+    .int()
+    .positive()
+    .optional()
+    .describe('Give up after this many milliseconds without an answer or progress'),
+  agent_id: agentId,
+})
+
+/** What is taken beyond what is listed: see repair-call.ts. */
+const Accepted = Listed.extend({
+  server: Listed.shape.server.optional(),
+  args: z.unknown().optional(),
+  arguments: z.unknown().optional(),
+})
+
+export const executeTool: GatewayTool = {
+  definition: describeTool(
+    'execute_tool',
+    'Calls a tool of a server and gives back its result unchanged. Look up its inputSchema with get_server_tools first.',
+    Listed,
+    { openWorldHint: true },
+  ),
+
+  async run(call, raw) {
+    const { backends } = call.snapshot
+    const wanted = parseArguments(
+      Accepted,
+      unnestCall(
+        raw,
+        (server, tool) =>
+          typeof server === 'string' && backends.get(server)?.knownTools?.byName.has(String(tool)) === true,
+      ),
+    )
+    const candidates = toolCandidates(wanted.server, wanted.tool, backends.keys())
+    call.tool = candidates?.tools.at(-1) ?? wanted.tool
+    if (!candidates)
+      throw new GatewayError('INVALID_ARGUMENTS', '/server: is missing: say which server has the tool', {
+        details: { path: '/server', schema: z.toJSONSchema(Listed.shape.server) },
+      })
+    const { server } = candidates
+    call.server = server
+
+    const agent = call.actAs(wanted.agent_id)
+    const permitted = candidates.tools.filter(tool => call.decide(agent, server, tool))
+    const backend = backends.get(server)
+    if (permitted.length === 0 || !backend) throw notAvailable(agent, server, call.tool)
+
+    const clock = backend.startClock({ timeoutMs: wanted.timeout_ms, signal: call.caller.signal })
+    try {
+      const list = backend.freshTools(call.owner) ?? (await backend.tools(call.owner, clock))
+      const tool = choose(permitted, list)
+      if (!tool) throw notFound(call, agent, list)
+      const name = tool.definition.name
+      call.tool = name
+      if (candidates.tools.length > 1) call.decide(agent, server, name)
+      const args = repairArguments(wanted.args ?? wanted.arguments, tool)
+      check(args, tool)
+      const { onProgress, meta } = call.caller
+      return toCallToolResult(
+        await backend.callTool({ name, arguments: args, meta, onProgress }, tool, call.owner, clock),
+      )
+    } finally {
+      clock.stop()
+    }
+  },
+}
+
+function choose(names: readonly string[], { byName }: ToolList): BackendTool | undefined {
+  for (const name of names) {
+    const tool = byName.get(name)
+    if (tool) return tool
+  }
+  return undefined
+}
+
+function check(args: Readonly<Record<string, unknown>>, { definition, checkArguments }: BackendTool): void {
+  const problem = checkArguments(args)
+  if (!problem) return
+  const { path, message, schema, schemaPath } = problem
+  const text = `${path === '' ? 'the arguments' : path} of "${definition.name}": ${message}`
+  throw new GatewayError('INVALID_ARGUMENTS', text, {
+    details: { tool: definition.name, path, schema, schema_path: schemaPath },
+  })
+}
+
+/** The nearest names the agent may call; the denied ones stay unmentioned. */
+function notFound({ server = '', tool = '', snapshot }: GatewayCall, agent: string, { tools }: ToolList): GatewayError {
+  const nearest = tools
+    .map(({ definition }) => definition.name)
+    .filter(name => decide(snapshot.rules, { agent, server, tool: name }).decision === 'allow')
+    .map(name => ({ name, far: distance(name.toLowerCase(), tool.toLowerCase()) }))
+    .sort((a, b) => a.far - b.far)
+    .slice(0, NEAREST)
+    .map(({ name }) => name)
+  const hint = nearest.length > 0 ? ` Nearest: ${nearest.join(', ')}` : ''
+  return new GatewayError('TOOL_NOT_FOUND', `${unavailableText(agent, server, tool)}.${hint}`, {
+    details: { server, tool, nearest },
+  })
+}
+
+/** The backend's result is relayed, not re-parsed; a legacy `content` that is missing is made an empty list, as the SDK does. */
+function toCallToolResult(result: Readonly<Record<string, unknown>>): CallToolResult {
+  return (Array.isArray(result.content) ? result : { ...result, content: [] }) as CallToolResult
+}

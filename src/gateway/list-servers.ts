@@ -1,0 +1,57 @@
+import { z } from 'zod'
+import type { Backend } from '../backends/backend.js'
+import { decide } from '../rules/decide.js'
+import type { Snapshot } from './snapshot.js'
+import { agentId, describeTool, type GatewayTool, parseArguments, toResult } from './tool.js'
+
+const Arguments = z.strictObject({
+  include_metadata: z.boolean().optional().describe('Also say how each server is reached'),
+  agent_id: agentId,
+})
+
+export const listServers: GatewayTool = {
+  definition: describeTool(
+    'list_servers',
+    'Lists the MCP servers you may use, with what each is for and its state. Start here, then call get_server_tools.',
+    Arguments,
+    { readOnlyHint: true },
+  ),
+
+  async run(call, args) {
+    const { include_metadata: withMetadata = false, agent_id: requested } = parseArguments(Arguments, args)
+    const agent = call.actAs(requested)
+    const visible = [...call.snapshot.backends.values()].filter(
+      ({ name }) => decide(call.snapshot.rules, { agent, server: name }).decision === 'allow',
+    )
+    return toResult({ servers: visible.map(backend => describeServer(call.snapshot, agent, backend, withMetadata)) })
+  },
+}
+
+function describeServer(
+  { rules }: Snapshot,
+  agent: string,
+  backend: Backend,
+  withMetadata: boolean,
+): Record<string, unknown> {
+  const { config, name: server, knownTools } = backend
+  const seen = knownTools?.tools.filter(
+    ({ definition }) => decide(rules, { agent, server, tool: definition.name }).decision === 'allow',
+  )
+  return {
+    name: server,
+    ...(config.description !== undefined && { description: config.description }),
+    state: backend.status().state,
+    ...(seen && { tools: seen.length }),
+    ...(withMetadata && {
+      transport: config.transport,
+      ...(config.transport === 'stdio' ? { command: config.command } : { url: withoutSecrets(config.url) }),
+    }),
+  }
+}
+
+/** Keys travel in query strings and user info; neither is an agent's to know. */
+function withoutSecrets(url: string): string {
+  if (!URL.canParse(url)) return ''
+  const { origin, pathname } = new URL(url)
+  return `${origin}${pathname}`
+}

@@ -1,0 +1,110 @@
+import type { CallToolResult, Progress, Tool } from '@modelcontextprotocol/server'
+import { z } from 'zod'
+import { GatewayError } from '../errors/gateway-error.js'
+import type { Principal } from '../identity/principal.js'
+import { resolveAgent } from '../identity/resolve-agent.js'
+import { type Decision, decide } from '../rules/decide.js'
+import type { Snapshot } from './snapshot.js'
+
+/** Who calls and how the call arrived. */
+export interface Caller {
+  readonly principal: Principal
+  readonly era: 'legacy' | 'modern'
+  /** Aborted when the caller no longer wants the answer. */
+  readonly signal?: AbortSignal | undefined
+  /** Present when the caller asked for progress. */
+  readonly onProgress?: ((progress: Progress) => void) | undefined
+  /** `_meta` of the request; what it says about this hop alone is dropped on the way. */
+  readonly meta?: Readonly<Record<string, unknown>> | undefined
+}
+
+/** One call of one of the gateway's tools: one snapshot, and what the audit line will say, filled in as it becomes known. */
+export class GatewayCall {
+  readonly caller: Caller
+  readonly snapshot: Snapshot
+  agent: string | undefined
+  server: string | undefined
+  tool: string | undefined
+  decision: Decision | undefined
+
+  constructor(caller: Caller, snapshot: Snapshot) {
+    this.caller = { ...caller, meta: withoutHopFields(caller.meta) }
+    this.snapshot = snapshot
+  }
+
+  /** Settles the agent. Throws when the caller may not act as the one it asked for. */
+  actAs(requested: string | undefined): string {
+    this.agent = resolveAgent(this.snapshot.rules, this.caller.principal, requested)
+    return this.agent
+  }
+
+  /** Decides and remembers the decision for the audit line. */
+  decide(agent: string, server: string, tool?: string): boolean {
+    this.decision = decide(this.snapshot.rules, { agent, server, tool })
+    return this.decision.decision === 'allow'
+  }
+
+  get owner(): { agent: string; principal: string } {
+    return { agent: this.agent ?? '', principal: this.caller.principal.id }
+  }
+}
+
+/** `_meta` without the envelope of 2026-07-28 and the progress token: they mean the hop to the gateway. */
+function withoutHopFields(meta: Caller['meta']): Caller['meta'] {
+  if (meta === undefined) return undefined
+  const entries = Object.entries(meta).filter(
+    ([key]) => key !== 'progressToken' && !key.startsWith('io.modelcontextprotocol/'),
+  )
+  return entries.length > 0 ? Object.fromEntries(entries) : undefined
+}
+
+/** One of the few tools that agents see. */
+export interface GatewayTool {
+  readonly definition: Tool
+  run(call: GatewayCall, args: unknown): Promise<CallToolResult>
+}
+
+/** `agent_id`, which every tool takes. */
+export const agentId = z.string().min(1).max(256).optional().describe('Agent to act as, if you may act as several')
+
+/** A tool's name, description and schema as they are listed; the schema is written once, in zod. */
+export function describeTool(
+  name: string,
+  description: string,
+  schema: z.ZodType,
+  annotations: Tool['annotations'],
+): Tool {
+  const { $schema: _dialect, ...inputSchema } = z.toJSONSchema(schema, { io: 'input' })
+  return { name, description, inputSchema: inputSchema as Tool['inputSchema'], ...(annotations && { annotations }) }
+}
+
+/** Checks the arguments of one of the gateway's own tools. The error quotes the parameter's schema. */
+export function parseArguments<T>(schema: z.ZodType<T>, args: unknown): T {
+  const parsed = schema.safeParse(args ?? {})
+  if (parsed.success) return parsed.data
+  const [issue] = parsed.error.issues
+  const path = (issue?.path ?? []).map(segment => `/${String(segment)}`).join('')
+  const expected = z.toJSONSchema(schema, { io: 'input' })
+  const parameter = expected.properties?.[String(issue?.path[0])]
+  const message = `${path === '' ? 'the arguments' : path}: ${issue?.message ?? 'not valid'}`
+  throw new GatewayError('INVALID_ARGUMENTS', message, {
+    details: { path, schema: parameter ?? { properties: expected.properties, required: expected.required } },
+  })
+}
+
+/** Structured content, and the same JSON as text for clients that read text only. */
+export function toResult(content: Record<string, unknown>): CallToolResult {
+  return { content: [{ type: 'text', text: JSON.stringify(content) }], structuredContent: content }
+}
+
+/** Denied, hidden and absent read the same: the refusal must not tell whether something exists. */
+export function notAvailable(agent: string, server: string, tool?: string): GatewayError {
+  return new GatewayError('DENIED_BY_POLICY', unavailableText(agent, server, tool), {
+    details: { server, ...(tool !== undefined && { tool }) },
+  })
+}
+
+export function unavailableText(agent: string, server: string, tool?: string): string {
+  const what = tool === undefined ? `the server "${server}"` : `the tool "${tool}" on the server "${server}"`
+  return `${what} is not available to the agent "${agent}": it does not exist, or the rules do not allow it`
+}

@@ -1,0 +1,76 @@
+import type { AuthInfo } from '@modelcontextprotocol/server'
+import { createMiddleware } from 'hono/factory'
+import type { Principal } from '../identity/principal.js'
+import { InvalidTokenError, type TokenVerifier, type VerifiedToken } from '../identity/token-verifier.js'
+
+export interface BearerOptions {
+  readonly verifier: TokenVerifier
+  /** Absolute URL of the protected-resource metadata document. */
+  readonly metadataUrl: string
+  readonly scopes: readonly string[]
+}
+
+export interface Authenticated {
+  readonly Variables: { readonly token: VerifiedToken }
+}
+
+// b64token of RFC 6750, section 2.1.
+const BEARER = /^Bearer +([A-Za-z0-9\-._~+/]+=*)$/i
+
+/**
+ * Wants a bearer token on every request and method (RFC 6750, RFC 9728 section 5.1). Without credentials the challenge carries
+ * no `error`; with bad ones it says what was got and what was wanted, never the token.
+ */
+export function requireBearer({ verifier, metadataUrl, scopes }: BearerOptions) {
+  const challenge = (extra: Record<string, string> = {}) => {
+    const parameters = { resource_metadata: metadataUrl, scope: scopes.join(' '), ...extra }
+    return `Bearer ${Object.entries(parameters)
+      .map(([name, value]) => `${name}="${quotable(value)}"`)
+      .join(', ')}`
+  }
+  const missing = challenge()
+
+  return createMiddleware<Authenticated>(async (c, next) => {
+    const header = c.req.header('authorization')
+    if (header === undefined || !/^bearer\b/i.test(header)) {
+      return c.json(
+        {
+          message:
+            'a bearer token is needed: send "Authorization: Bearer TOKEN" (gateway token issue --agent NAME makes one)',
+        },
+        401,
+        { 'WWW-Authenticate': missing },
+      )
+    }
+    const token = BEARER.exec(header)?.[1]
+    if (token === undefined) {
+      const description = 'the Authorization header is not one bearer token'
+      return c.json({ error: 'invalid_request', error_description: description }, 400, {
+        'WWW-Authenticate': challenge({ error: 'invalid_request', error_description: description }),
+      })
+    }
+    try {
+      c.set('token', await verifier.verify(token))
+    } catch (error) {
+      if (!(error instanceof InvalidTokenError)) throw error
+      const body = { error: 'invalid_token', error_description: error.description }
+      return c.json(body, 401, { 'WWW-Authenticate': challenge(body) })
+    }
+    return next()
+  })
+}
+
+/** Only what a quoted-string of RFC 6750 may hold; a claim in an error may contain anything. */
+const quotable = (text: string): string => text.replace(/[^\x20\x21\x23-\x5b\x5d-\x7e]/g, '?')
+
+/** What the SDK carries along with a request. The token itself stays behind: nothing after this needs it. */
+export function toAuthInfo({ principal, clientId, scopes, expiresAt }: VerifiedToken): AuthInfo {
+  return { token: '', clientId, scopes: [...scopes], expiresAt, extra: { principal } }
+}
+
+/** The principal that toAuthInfo put there. */
+export function principalIn(authInfo: AuthInfo | undefined): Principal {
+  const principal = authInfo?.extra?.principal
+  if (principal === undefined) throw new Error('a request reached MCP without authentication')
+  return principal as Principal
+}

@@ -1,0 +1,84 @@
+import { bodyLimit } from 'hono/body-limit'
+import { cors } from 'hono/cors'
+import { createMiddleware } from 'hono/factory'
+
+export const MAX_BODY_BYTES = 4 * 1024 * 1024
+
+const LOOPBACK = new Set(['127.0.0.1', 'localhost', '[::1]'])
+
+export interface GuardOptions {
+  /** The gateway's public URL; its host and origin are welcome. */
+  readonly resource: URL
+  /** Bound to a loopback address: then every loopback name and origin is this machine. */
+  readonly isLoopback: boolean
+  /** `GATEWAY_ALLOWED_HOSTS`: names without a port. */
+  readonly allowedHosts: readonly string[]
+  /** `CORS_ORIGINS`. */
+  readonly allowedOrigins: readonly string[]
+}
+
+export const isLoopbackHost = (host: string): boolean =>
+  LOOPBACK.has(host) || host === '::1' || /^127\.\d+\.\d+\.\d+$/.test(host)
+
+/**
+ * Refuses requests that a foreign web page could have made this machine send: an unknown Host (DNS rebinding) or an Origin that
+ * was not allowed (Streamable HTTP, "Security"). Runs before everything else, on every route.
+ */
+export function guardOrigin({ resource, isLoopback, allowedHosts, allowedOrigins }: GuardOptions) {
+  const hosts = new Set([resource.hostname, ...allowedHosts.map(host => host.toLowerCase())])
+  const origins = new Set([resource.origin, ...allowedOrigins])
+  const isOwnHost = (host: string) => hosts.has(host) || (isLoopback && isLoopbackHost(host))
+  const isAllowedOrigin = (origin: string) =>
+    origins.has(origin) || (isLoopback && isLoopbackHost(hostnameOf(origin.replace(/^https?:\/\//, ''))))
+
+  return createMiddleware(async (c, next) => {
+    const host = hostnameOf(c.req.header('host') ?? '')
+    if (!isOwnHost(host))
+      return c.json(
+        {
+          error: 'forbidden_host',
+          error_description: 'this host name is not one of the gateway (see GATEWAY_ALLOWED_HOSTS)',
+        },
+        403,
+      )
+    const origin = c.req.header('origin')
+    if (origin !== undefined && !isAllowedOrigin(origin)) {
+      return c.json(
+        {
+          error: 'forbidden_origin',
+          error_description: 'pages of this origin may not use the gateway (see CORS_ORIGINS)',
+        },
+        403,
+      )
+    }
+    return next()
+  })
+}
+
+/** `example.com:8080` and `[::1]:8080` without the port, in lower case. */
+const hostnameOf = (host: string): string => (/^(\[[^\]]*\]|[^:]*)(?::\d+)?$/.exec(host)?.[1] ?? '').toLowerCase()
+
+const browserAccess = cors({
+  origin: origin => origin, // guardOrigin has refused the others
+  allowMethods: ['GET', 'POST', 'DELETE', 'OPTIONS'],
+  exposeHeaders: ['WWW-Authenticate', 'Mcp-Session-Id', 'Mcp-Protocol-Version', 'Retry-After'],
+  maxAge: 600,
+})
+
+/** CORS for pages of allowed origins; requests without an Origin, which are nearly all, pass untouched. */
+export const allowBrowsers = createMiddleware((c, next) =>
+  c.req.header('origin') === undefined ? next() : browserAccess(c, next),
+)
+
+export const limitBody = bodyLimit({
+  maxSize: MAX_BODY_BYTES,
+  onError: c =>
+    c.json(
+      {
+        jsonrpc: '2.0',
+        id: null,
+        error: { code: -32600, message: `the request is larger than ${MAX_BODY_BYTES} bytes` },
+      },
+      413,
+    ),
+})

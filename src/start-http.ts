@@ -1,0 +1,113 @@
+import { createLocalJWKSet } from 'jose'
+import { stateDirectory } from './config/locate.js'
+import type { Env } from './config/variables.js'
+import { openCredentialStore } from './credentials/store.js'
+import { GatewayError } from './errors/gateway-error.js'
+import type { Runtime } from './gateway/runtime.js'
+import { createServerFactory, type GatewayTools } from './gateway/server.js'
+import { createHttpApp } from './http/app.js'
+import { principalIn } from './http/bearer.js'
+import { isLoopbackHost } from './http/guards.js'
+import { listen } from './http/listen.js'
+import { LOCAL_AUDIENCE, openEmbeddedIssuer } from './identity/embedded-issuer.js'
+import { createTokenVerifier } from './identity/token-verifier.js'
+import type { Logger } from './observability/logger.js'
+import type { HttpFront, HttpOptions } from './start.js'
+
+export interface HttpFrontOptions extends HttpOptions {
+  readonly env: Env
+  readonly logger: Logger
+  readonly runtime: Runtime
+  readonly tools: GatewayTools
+  readonly serverInfo: Readonly<Record<string, unknown>>
+}
+
+/** The part of the composition root that only `serve` needs: issuer, verifier, HTTP. */
+export async function openHttpFront({
+  env,
+  logger,
+  runtime,
+  tools,
+  serverInfo,
+  ...options
+}: HttpFrontOptions): Promise<HttpFront & { close: () => void }> {
+  const host = options.host ?? (env.MCP_SERVER_HOST || '127.0.0.1')
+  const wantedPort = options.port ?? readPort(env.MCP_SERVER_PORT)
+  const publicResource = readResource(env.MCP_RESOURCE_URI)
+  refuseOpenDoor(host, env, publicResource)
+
+  const issuer = await openEmbeddedIssuer(
+    openCredentialStore({ directory: stateDirectory(env), env, warn: message => logger.warn(message) }),
+  )
+  const front = await listen(host, wantedPort, port => {
+    const resource = publicResource ?? new URL(`http://${bracketed(host)}:${port}/mcp`)
+    const verifier = createTokenVerifier({
+      issuer: issuer.issuer,
+      algorithms: issuer.algorithms,
+      audiences: publicResource ? [resource.href] : [resource.href, LOCAL_AUDIENCE],
+      keys: createLocalJWKSet(issuer.jwks),
+    })
+    return createHttpApp({
+      resource,
+      verifier,
+      logger,
+      serverInfo,
+      jwks: issuer.jwks,
+      lane: tools,
+      factory: createServerFactory(tools, ({ authInfo }) => principalIn(authInfo)),
+      isLoopback: isLoopbackHost(host),
+      allowedHosts: list(env.GATEWAY_ALLOWED_HOSTS),
+      allowedOrigins: list(env.CORS_ORIGINS),
+      isReady: () => !runtime.isDraining,
+    })
+  })
+  const url = publicResource?.href ?? `http://${bracketed(host)}:${front.port}/mcp`
+  logger.info({ url, listening: `${bracketed(host)}:${front.port}` }, 'serving MCP over HTTP')
+  return {
+    url,
+    issueToken: (agent, ttlSeconds) => issuer.issue({ agent, ttlSeconds, audience: url }),
+    close: () => front.close(),
+  }
+}
+
+/** Beyond loopback, tokens come from an issuer that others can trust too, and the gateway has a name they are made out to. */
+function refuseOpenDoor(host: string, env: Env, publicResource: URL | undefined): void {
+  if (env.OAUTH_GATEWAY_URL || env.OAUTH_ISSUER || env.OAUTH_JWKS_URI) {
+    throw new GatewayError(
+      'CONFIG_INVALID',
+      'external issuers (OAUTH_GATEWAY_URL, OAUTH_ISSUER, OAUTH_JWKS_URI) are not available in this version yet: unset them to use the embedded issuer',
+    )
+  }
+  if (isLoopbackHost(host)) return
+  const missing = [
+    ...(publicResource ? [] : ['MCP_RESOURCE_URI (the public URL including /mcp)']),
+    'an external issuer (OAUTH_GATEWAY_URL)',
+  ]
+  throw new GatewayError(
+    'CONFIG_INVALID',
+    `refusing to listen on ${host}, beyond this machine, without ${missing.join(' and ')}: use --host 127.0.0.1 behind a reverse proxy`,
+  )
+}
+
+function readPort(text: string | undefined): number {
+  const port = text === undefined || text === '' ? 8080 : Number(text)
+  if (Number.isInteger(port) && port >= 0 && port <= 65535) return port
+  throw new GatewayError('CONFIG_INVALID', `MCP_SERVER_PORT is "${text}", expected a port from 0 to 65535`)
+}
+
+function readResource(text: string | undefined): URL | undefined {
+  if (text === undefined || text === '') return undefined
+  if (URL.canParse(text) && /^https?:\/\//.test(text) && !text.includes('#')) return new URL(text)
+  throw new GatewayError(
+    'CONFIG_INVALID',
+    `MCP_RESOURCE_URI is "${text}", expected the public URL including /mcp, for example https://gateway.example.com/mcp`,
+  )
+}
+
+const list = (text: string | undefined): string[] =>
+  (text ?? '')
+    .split(',')
+    .map(entry => entry.trim())
+    .filter(entry => entry !== '')
+
+const bracketed = (host: string): string => (host.includes(':') && !host.startsWith('[') ? `[${host}]` : host)

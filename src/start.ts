@@ -1,0 +1,122 @@
+import { mkdir } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { Backend } from './backends/backend.js'
+import { type GatewayConfig, loadConfig } from './config/load.js'
+import { locateConfigFiles, stateDirectory } from './config/locate.js'
+import { formatProblem } from './config/problem.js'
+import type { Env } from './config/variables.js'
+import { Runtime } from './gateway/runtime.js'
+import { createGatewayTools, createServerFactory, type GatewayTools, serverInfo } from './gateway/server.js'
+import { buildSnapshot } from './gateway/snapshot.js'
+import { localPrincipal, type Principal } from './identity/principal.js'
+import { openAuditLog } from './observability/audit-log.js'
+import { createLogger, type Logger } from './observability/logger.js'
+import { createRedactor } from './observability/redactor.js'
+
+const DRAIN_MS = 10_000
+
+export interface StartOptions {
+  /** `--config` and `--rules`. */
+  readonly config?: string | undefined
+  readonly rules?: string | undefined
+  readonly env?: Env
+  readonly cwd?: string
+  /** Also offer get_gateway_status (`--debug`, `GATEWAY_DEBUG=true`). */
+  readonly debug?: boolean | undefined
+  /** Default of `LOG_LEVEL`. */
+  readonly logLevel?: string | undefined
+}
+
+export interface HttpOptions {
+  /** Default: `MCP_SERVER_HOST`, else 127.0.0.1. */
+  readonly host?: string | undefined
+  /** Default: `MCP_SERVER_PORT`, else 8080; 0 takes any free port. */
+  readonly port?: number | undefined
+}
+
+export interface HttpFront {
+  /** Where MCP is served, as clients have to write it. */
+  readonly url: string
+  /** A token of the embedded issuer for this front. */
+  issueToken(agent: string, ttlSeconds: number): Promise<string>
+}
+
+export interface Gateway {
+  readonly config: GatewayConfig
+  readonly runtime: Runtime
+  readonly tools: GatewayTools
+  readonly logger: Logger
+  /** The caller on this machine, over stdio and from the command line. */
+  localCaller(agent?: string): Principal
+  serveHttp(options?: HttpOptions): Promise<HttpFront>
+  /** Serves MCP on stdin and stdout; resolves when stdin ends. */
+  serveStdio(options?: { readonly agent?: string | undefined }): Promise<void>
+  /** Takes no new calls, finishes those under way, ends every backend. */
+  close(): Promise<void>
+}
+
+/** Loads both files and wires the rooms together. Connects to nothing: backends start on first use. Throws ConfigError. */
+export async function startGateway(options: StartOptions = {}): Promise<Gateway> {
+  const { env = process.env, cwd = process.cwd() } = options
+  const redactor = createRedactor()
+  const logger = createLogger({ level: env.LOG_LEVEL ?? options.logLevel, redactor })
+  const config = await loadConfig(locateConfigFiles({ config: options.config, rules: options.rules, env, cwd }), env)
+  redactor.learn(config.secrets)
+  for (const problem of config.warnings) logger.warn({ problem: formatProblem(problem) }, 'configuration')
+  for (const { name, misconfigured } of config.servers) {
+    for (const problem of misconfigured)
+      logger.warn({ server: name, problem: formatProblem(problem) }, 'server is misconfigured')
+  }
+
+  const auditFile = env.GATEWAY_AUDIT_LOG || join(stateDirectory(env), 'audit.jsonl')
+  await mkdir(dirname(auditFile), { recursive: true, mode: 0o700 })
+  const audit = openAuditLog({
+    file: auditFile,
+    redactor,
+    onError: error => logger.error({ err: error, file: auditFile }, 'the audit log cannot be written'),
+  })
+  const runtime = new Runtime(buildSnapshot(config, server => new Backend(server, { env, logger, redactor })))
+  const debug = options.debug ?? env.GATEWAY_DEBUG === 'true'
+  const tools = createGatewayTools({ runtime, audit, logger, debug })
+  const closers: (() => Promise<void> | void)[] = []
+  const localCaller = (agent?: string) =>
+    localPrincipal({ pinnedAgent: agent, fallbackAgent: env.GATEWAY_DEFAULT_AGENT })
+
+  return {
+    config,
+    runtime,
+    tools,
+    logger,
+    localCaller,
+
+    async serveHttp(http = {}) {
+      const { openHttpFront } = await import('./start-http.js')
+      const front = await openHttpFront({ ...http, env, logger, runtime, tools, serverInfo })
+      closers.push(front.close)
+      return front
+    },
+
+    async serveStdio({ agent } = {}) {
+      const { serveStdio } = await import('@modelcontextprotocol/server/stdio')
+      const principal = localCaller(agent)
+      const handle = serveStdio(
+        createServerFactory(tools, () => principal),
+        { onerror: error => logger.debug({ reason: error.message }, 'stdio front') },
+      )
+      closers.push(() => handle.close())
+      await new Promise<void>(resolve => {
+        process.stdin.once('end', resolve)
+        process.stdin.once('close', resolve)
+        process.stdin.once('error', () => resolve())
+        process.stdout.once('error', () => resolve())
+      })
+    },
+
+    async close() {
+      await runtime.close(DRAIN_MS)
+      for (const close of closers.reverse()) await close()
+      await audit.close()
+      logger.flush()
+    },
+  }
+}

@@ -1,0 +1,126 @@
+import { Command, CommanderError, InvalidArgumentError } from 'commander'
+import { toExitStatus } from '../errors/faces.js'
+import { toGatewayError } from '../errors/gateway-error.js'
+import { version } from '../version.js'
+
+const USAGE = 2
+
+/** Runs one command line; resolves with the exit status. Commands are loaded when they are picked, so that each starts fast. */
+export async function run(argv: readonly string[]): Promise<number> {
+  let status = 0
+  const program = createProgram(result => {
+    status = result
+  })
+  try {
+    const bare = argv.length <= 2
+    if (bare && process.stdin.isTTY) {
+      program.outputHelp()
+      return 0
+    }
+    await program.parseAsync(bare ? [...argv, 'stdio'] : [...argv])
+    return status
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : USAGE
+    return report(error)
+  }
+}
+
+/** The one place that prints an error. */
+function report(thrown: unknown): number {
+  const error = toGatewayError(thrown)
+  const cause =
+    error.code === 'INTERNAL' && error.cause instanceof Error ? `: ${error.cause.stack ?? error.cause.message}` : ''
+  process.stderr.write(`${error.message}${cause}\n`)
+  return toExitStatus(error)
+}
+
+/** What every command that reads the configuration takes. */
+export interface ConfigFlags {
+  readonly config?: string
+  readonly rules?: string
+}
+
+function createProgram(done: (status: number) => void): Command {
+  const program = new Command('gateway')
+    .description(
+      'One MCP entry in front of many MCP servers.\nWith a pipe on stdin, "gateway" alone is "gateway stdio".',
+    )
+    .version(version, '-V, --version')
+    .exitOverride()
+    .showHelpAfterError('(add --help for the options)')
+    .addHelpText('after', HELP)
+
+  const command = (name: string, description: string) => program.command(name).description(description)
+  const configured = (name: string, description: string) =>
+    command(name, description)
+      .option('--config <file>', 'servers file (default: .mcp.json, see README)')
+      .option('--rules <file>', 'rules file (default: .mcp-gateway-rules.json)')
+
+  configured('serve', 'serve MCP over HTTP, with a token on every request')
+    .option('--host <address>', 'address to listen on (MCP_SERVER_HOST, default 127.0.0.1)')
+    .option('--port <number>', 'port, 0 for any free one (MCP_SERVER_PORT, default 8080)', toPort)
+    .option('--debug', 'also offer get_gateway_status (GATEWAY_DEBUG=true)')
+    .option('--quickstart <agent>', 'print a token for this agent (24 h), a curl line and the JSON for clients')
+    .action(async flags => done(await (await import('./serve.js')).serve(flags)))
+  configured('stdio', 'serve MCP on stdin and stdout, for Claude Desktop, Claude Code, Cursor')
+    .option('--agent <name>', 'agent whose rules hold')
+    .option('--debug', 'also offer get_gateway_status (GATEWAY_DEBUG=true)')
+    .action(async flags => done(await (await import('./stdio.js')).stdio(flags)))
+  configured('status', 'connect to every server and show its state')
+    .option('--json', 'as JSON')
+    .action(async flags => done(await (await import('./status.js')).status(flags)))
+  configured('tools', 'list the tools an agent may call')
+    .argument('[server]', 'only this server')
+    .option('--agent <name>', 'agent whose rules hold')
+    .option('--json', 'full definitions as JSON')
+    .action(async (server, flags) => done(await (await import('./tools.js')).tools(server, flags)))
+  configured('call', 'call a tool through the same rules as an agent')
+    .argument('<server>')
+    .argument('<tool>')
+    .option('--args <json>', 'arguments as JSON, @file, or - for stdin')
+    .option('--agent <name>', 'agent whose rules hold')
+    .action(async (server, tool, flags) => done(await (await import('./call.js')).call(server, tool, flags)))
+  configured('explain', 'show the decision for an agent, and the rule that made it (exit 0 allow, 1 deny)')
+    .argument('<agent>')
+    .argument('<server>')
+    .argument('[tool]')
+    .option('--json', 'as JSON')
+    .action(async (agent, server, tool, flags) =>
+      done(await (await import('./explain.js')).explain({ agent, server, tool }, flags)),
+    )
+  configured('check', 'validate both files and start nothing').action(async flags =>
+    done(await (await import('./check.js')).check(flags)),
+  )
+  command('init', 'write both files, or import the servers that a client has')
+    .option('--from <source>', 'claude-desktop, claude-code, cursor, vscode, or a path to such a file')
+    .option('--force', 'replace files that exist')
+    .action(async flags => done(await (await import('./init.js')).init(flags)))
+  const token = command('token', 'tokens of the embedded issuer')
+  token
+    .command('issue')
+    .description('print a token for an agent, alone on stdout')
+    .requiredOption('--agent <name>', 'agent the token is for')
+    .option('--ttl <duration>', 'how long it is good: 30s, 15m, 1h, 7d', toSeconds, 3600)
+    .option('--scope <scopes>', 'scopes, separated by spaces', 'mcp')
+    .action(async flags => done(await (await import('./token.js')).issueToken(flags)))
+  return program
+}
+
+const HELP = `
+Files: .mcp.json (servers) and .mcp-gateway-rules.json (who may use what). "gateway init" writes both.
+Exit status: 0 done, 1 refused or failed, 2 usage, 69 server unavailable, 75 try later, 77 login needed, 78 configuration.`
+
+function toPort(text: string): number {
+  const port = Number(text)
+  if (text.trim() !== '' && Number.isInteger(port) && port >= 0 && port <= 65535) return port
+  throw new InvalidArgumentError('expected a port from 0 to 65535.')
+}
+
+const UNITS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600, d: 86_400 }
+
+function toSeconds(text: string): number {
+  const [, amount, unit = 's'] = /^(\d{1,9})([smhd])?$/.exec(text) ?? []
+  const seconds = Number(amount) * (UNITS[unit] ?? Number.NaN)
+  if (seconds > 0) return seconds
+  throw new InvalidArgumentError('expected a duration such as 30s, 15m, 1h or 7d.')
+}

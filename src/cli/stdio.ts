@@ -1,0 +1,16 @@
+import { startGateway } from '../start.js'
+import type { ConfigFlags } from './program.js'
+import { firstSignal } from './shutdown.js'
+
+export interface StdioFlags extends ConfigFlags {
+  readonly agent?: string
+  readonly debug?: boolean
+}
+
+export async function stdio({ agent, ...flags }: StdioFlags): Promise<number> {
+  const gateway = await startGateway({ ...flags, logLevel: 'warn' })
+  await Promise.race([gateway.serveStdio({ agent }), firstSignal()])
+  await gateway.close()
+  // stdin may still be open (a signal) or a client may never read what is left: nothing is to be waited for.
+  process.exit(0)
+}

@@ -4,8 +4,9 @@ import type { Env } from '../config/variables.js'
 import { GatewayError } from '../errors/gateway-error.js'
 import type { Logger } from '../observability/logger.js'
 import type { Redactor } from '../observability/redactor.js'
-import { BackendRefusal, CallClock, ConnectionBroken, type OutgoingCall, type RawResult } from './call.js'
+import { CallClock, ConnectionBroken, type OutgoingCall, type RawResult } from './call.js'
 import { EraVerdict } from './era-verdict.js'
+import { explain } from './explain.js'
 import { Session } from './session.js'
 import type { BackendTool, ToolList } from './tool.js'
 
@@ -80,7 +81,7 @@ export class Backend {
     const list = this.#session(owner).tools()
     if (!clock) return list
     return clock.wait(list).catch(error => {
-      throw this.#explain(error, [])
+      throw this.#explain(error)
     })
   }
 
@@ -96,7 +97,7 @@ export class Backend {
     try {
       return complete(await this.#callOnce(session, call, tool, clock))
     } catch (error) {
-      throw this.#explain(error, session.connection?.stderrTail() ?? [])
+      throw this.#explain(error)
     } finally {
       this.#inFlight--
       if (this.#retired && this.#inFlight === 0) void this.close()
@@ -171,12 +172,12 @@ export class Backend {
     const key = config.session === 'shared' ? '' : config.session === 'per-agent' ? agent : principal
     const existing = this.#sessions.get(key)
     if (existing) return existing
-    const session: Session = new Session({
+    const session = new Session({
       config,
       era: this.#era,
       env: this.#options.env,
       logger: this.#options.logger,
-      explain: (error, stderr) => this.#explain(error, stderr, session),
+      explain: (error, retryAt) => this.#explain(error, retryAt),
     })
     this.#sessions.set(key, session)
     return session
@@ -192,42 +193,8 @@ export class Backend {
     }
   }
 
-  /** Every error says which server, and what can be done about it. */
-  #explain(error: unknown, stderr: readonly string[], session?: Session): GatewayError {
-    const { name } = this
-    const redacted = stderr.length > 0 ? { stderr: stderr.map(line => this.#options.redactor.redact(line)) } : {}
-    if (error instanceof BackendRefusal) {
-      const details = {
-        server: name,
-        backend_code: error.code,
-        ...(error.data === undefined ? {} : { backend_data: error.data }),
-      }
-      return new GatewayError('BACKEND_ERROR', `the server "${name}" refused: ${error.message}`, {
-        cause: error,
-        details,
-      })
-    }
-    if (error instanceof ConnectionBroken) {
-      const message = `the connection to "${name}" broke after the call was sent (${error.message}); whether it was carried out is unknown, so it was not repeated`
-      return new GatewayError('OUTCOME_UNKNOWN', message, { cause: error, details: { server: name, ...redacted } })
-    }
-    if (!(error instanceof GatewayError)) return new GatewayError('INTERNAL', 'Internal error', { cause: error })
-    if ('server' in error.details) return error
-    const details = { ...error.details, server: name, ...redacted }
-    if (Array.isArray(details.stderr))
-      details.stderr = details.stderr.map(line => this.#options.redactor.redact(String(line)))
-    if (error.code === 'AUTH_REQUIRED') {
-      const command = `gateway login ${/^[\w.-]+$/.test(name) ? name : JSON.stringify(name)}`
-      return new GatewayError(error.code, `the server "${name}" wants a login: run ${command}`, {
-        cause: error,
-        details: { ...details, command },
-      })
-    }
-    const retry = session && session.retryAt > Date.now() ? { retry_at: new Date(session.retryAt).toISOString() } : {}
-    return new GatewayError(error.code, `the server "${name}": ${error.message}`, {
-      cause: error,
-      details: { ...details, ...retry },
-    })
+  #explain(error: unknown, retryAt?: number): GatewayError {
+    return explain(error, { server: this.name, retryAt, redact: this.#options.redactor.redact })
   }
 }
 

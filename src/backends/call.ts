@@ -7,7 +7,7 @@ export interface OutgoingCall {
   readonly arguments: Readonly<Record<string, unknown>>
   /** The caller's `_meta` without what belongs to one hop only (envelope, progress token). */
   readonly meta?: Readonly<Record<string, unknown>> | undefined
-  /** Set when the caller wants to hear of progress: the call then takes the SDK's lane. */
+  /** Hears of progress, in order and before the result. */
   readonly onProgress?: ((progress: Progress) => void) | undefined
 }
 
@@ -35,6 +35,8 @@ export class SessionLost extends Error {
 /** The connection broke after the call was sent. */
 export class ConnectionBroken extends Error {
   override readonly name = 'ConnectionBroken'
+  /** The backend's last words, when it was a process. */
+  stderr: readonly string[] = []
 }
 
 /** The clock of one call. Progress winds it up again, up to the hard cap; the caller may stop it at any time. */

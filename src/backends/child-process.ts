@@ -1,4 +1,5 @@
 import type { ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
 import { StringDecoder } from 'node:string_decoder'
 import spawn from 'cross-spawn'
 import type { StdioServerConfig } from '../config/servers-file.js'
@@ -8,6 +9,7 @@ const STDERR_TAIL_LINES = 20
 const STDERR_LINE_LENGTH = 500
 // How long a server may take for each rung of the ladder: stdin closed, SIGTERM, SIGKILL.
 const GRACE_MS = 2_000
+const LAST_WORDS_MS = 100
 
 const INHERITED =
   process.platform === 'win32'
@@ -79,9 +81,15 @@ export async function startServerProcess(config: StdioServerConfig, own: Env): P
   })
   const tail = keepTail(child)
   const exited = new Promise<string>(resolve => {
-    child.once('exit', (code, signal) =>
-      resolve(signal === null ? `exited with status ${code}` : `was ended by ${signal}`),
-    )
+    child.once('exit', async (code, signal) => {
+      // Its last words may still be in the pipe; a child of its own may hold that pipe open.
+      if (child.stderr && !child.stderr.readableEnded)
+        await within(
+          once(child.stderr, 'end').catch(() => {}),
+          LAST_WORDS_MS,
+        )
+      resolve(signal === null ? `exited with status ${code}` : `was ended by ${signal}`)
+    })
     child.once('error', error => resolve(error.message))
   })
   // Writing to a dead child must not crash us; `exited` tells.

@@ -10,7 +10,7 @@ import type { Env } from '../config/variables.js'
 import { GatewayError } from '../errors/gateway-error.js'
 import type { Logger } from '../observability/logger.js'
 import { version } from '../version.js'
-import type { CallClock, OutgoingCall, RawResult } from './call.js'
+import { type CallClock, ConnectionBroken, type OutgoingCall, type RawResult } from './call.js'
 import { type DirectLane, directLaneOver } from './direct-lane.js'
 import { fromSdkError } from './sdk-errors.js'
 import { StdioTransport } from './stdio-transport.js'
@@ -30,7 +30,6 @@ export interface Connection {
   /** True when the backend announces changes of its tool list. */
   readonly announcesToolChanges: boolean
   readonly pid: number | undefined
-  stderrTail(): string[]
   /** Rejects with BackendRefusal, SessionLost, ConnectionBroken or a GatewayError. */
   callTool(call: OutgoingCall, tool: BackendTool, clock: CallClock): Promise<RawResult>
   /** One page of `tools/list`. */
@@ -169,6 +168,10 @@ function toConnection({ client, transport, options, lane, goodbye, release, stde
         : 'the connection was closed',
     )
   }
+  const withLastWords = (error: unknown): never => {
+    if (error instanceof ConnectionBroken) error.stderr = stderrTail?.() ?? []
+    throw error
+  }
   if (era === 'modern' && tools?.listChanged === true) void keepListening(client, options, closing.signal)
 
   return {
@@ -179,18 +182,15 @@ function toConnection({ client, transport, options, lane, goodbye, release, stde
     get pid() {
       return pid?.()
     },
-    stderrTail: stderrTail ?? (() => []),
     callTool(call, tool, clock) {
-      if (lane && call.onProgress === undefined && lane.carries(call, tool)) return lane.call(call, clock)
-      return callOverSdk(client, call, tool, clock, config)
+      const direct = lane?.carries(call, tool) === true
+      return (direct ? lane.call(call, clock) : callOverSdk(client, call, tool, clock, config)).catch(withLastWords)
     },
     async listTools(cursor) {
       const params = cursor === undefined ? {} : { cursor }
       return client
         .request({ method: 'tools/list', params }, RAW, { timeout: config.startupTimeoutMs })
-        .catch(error => {
-          throw fromSdkError(error, config).error
-        })
+        .catch(error => withLastWords(fromSdkError(error, config).error))
     },
     async close() {
       closing.abort()
@@ -203,7 +203,7 @@ function toConnection({ client, transport, options, lane, goodbye, release, stde
   }
 }
 
-/** The lane for calls with progress: the SDK's client, which also writes the parameter headers some tools ask for. */
+/** For what the direct lane does not carry: tools whose parameters travel in headers too, and the old HTTP+SSE transport. */
 async function callOverSdk(
   client: Client,
   call: OutgoingCall,

@@ -51,36 +51,45 @@ export function directLaneOver(wire: Wire, client: Client): DirectLane {
     }
   }
 
-  if ('stdio' in wire) return { carries: () => true, call: (call, clock) => wire.stdio.call(toRequest(call), clock) }
+  if ('stdio' in wire) {
+    return { carries: () => true, call: (call, clock) => wire.stdio.call(toRequest(call), clock, call.onProgress) }
+  }
 
   const { http, transport } = wire
   const onMessage = (message: JSONRPCMessage) => transport.onmessage?.(message)
-  const fixed = { 'mcp-protocol-version': protocolVersion }
+  const send = (
+    call: OutgoingCall,
+    request: JSONRPCRequest,
+    headers: Readonly<Record<string, string>>,
+    clock: CallClock,
+  ) =>
+    callOverHttp(http, {
+      request,
+      clock,
+      onMessage,
+      onProgress: call.onProgress,
+      headers: { 'mcp-protocol-version': protocolVersion, ...headers },
+    })
+
+  if (isModern) {
+    return {
+      carries: ({ name }, { hasParameterHeaders }) => !hasParameterHeaders && PLAIN_HEADER_VALUE.test(name),
+      call: (call, clock) => send(call, toRequest(call), { 'mcp-method': 'tools/call', 'mcp-name': call.name }, clock),
+    }
+  }
   return {
-    carries: ({ name }, { hasParameterHeaders }) =>
-      !isModern || (!hasParameterHeaders && PLAIN_HEADER_VALUE.test(name)),
+    carries: () => true,
     async call(call, clock) {
       const request = toRequest(call)
-      if (isModern)
-        return callOverHttp(http, {
-          request,
-          clock,
-          onMessage,
-          headers: { ...fixed, 'mcp-method': 'tools/call', 'mcp-name': call.name },
-        })
       const session = transport.sessionId
-      const cancel = () =>
-        void transport
-          .send({ jsonrpc: '2.0', method: 'notifications/cancelled', params: { requestId: request.id } })
-          .catch(() => {})
+      // Hanging up does not cancel in this era, a notification does.
+      const cancel = () => {
+        const params = { requestId: request.id }
+        void transport.send({ jsonrpc: '2.0', method: 'notifications/cancelled', params }).catch(() => {})
+      }
       clock.signal.addEventListener('abort', cancel, { once: true })
       try {
-        return await callOverHttp(http, {
-          request,
-          clock,
-          onMessage,
-          headers: session === undefined ? fixed : { ...fixed, 'mcp-session-id': session },
-        })
+        return await send(call, request, session === undefined ? {} : { 'mcp-session-id': session }, clock)
       } finally {
         clock.signal.removeEventListener('abort', cancel)
       }

@@ -3,16 +3,16 @@ import { createParser } from 'eventsource-parser'
 import { Agent, type Dispatcher, fetch as undiciFetch } from 'undici'
 import type { HttpServerConfig } from '../config/servers-file.js'
 import { GatewayError, messageOf } from '../errors/gateway-error.js'
-import { BackendRefusal, type CallClock, ConnectionBroken, type RawResult, SessionLost } from './call.js'
-import { sendFailure, statusFailure } from './http-failures.js'
 import {
-  isResponse,
-  type JsonRpcResponse,
-  MAX_MESSAGE_BYTES,
-  parseMessage,
-  progressTokenOf,
-  resultOf,
-} from './json-rpc.js'
+  BackendRefusal,
+  type CallClock,
+  ConnectionBroken,
+  type OutgoingCall,
+  type RawResult,
+  SessionLost,
+} from './call.js'
+import { sendFailure, statusFailure } from './http-failures.js'
+import { isResponse, type JsonRpcResponse, MAX_MESSAGE_BYTES, parseMessage, progressIn, resultOf } from './json-rpc.js'
 
 const CONNECT_TIMEOUT_MS = 10_000
 const KEEP_ALIVE_MS = 30_000
@@ -57,6 +57,7 @@ export interface HttpCall {
   readonly headers: Readonly<Record<string, string>>
   readonly clock: CallClock
   readonly onMessage: (message: JSONRPCMessage) => void
+  readonly onProgress?: OutgoingCall['onProgress']
 }
 
 /**
@@ -112,7 +113,7 @@ async function readAnswer(target: HttpTarget, call: HttpCall, response: Dispatch
 
 /** Reads events until the answer is there; everything before it belongs to the SDK's client or winds up the clock. */
 async function readStream(
-  { request, clock, onMessage }: HttpCall,
+  { request, clock, onMessage, onProgress }: HttpCall,
   { body }: Dispatcher.ResponseData,
 ): Promise<RawResult> {
   let answer: JsonRpcResponse | undefined
@@ -121,8 +122,12 @@ async function readStream(
       const message = parseMessage(data)
       if (message === undefined) return
       if (isResponse(message) && message.id === request.id) answer ??= message
-      else if (progressTokenOf(message) === request.id) clock.progress()
-      else onMessage(message)
+      else {
+        const progress = progressIn(message)
+        if (progress?.token !== request.id) return onMessage(message)
+        clock.progress()
+        onProgress?.(progress.progress)
+      }
     },
   })
   const decoder = new TextDecoder()

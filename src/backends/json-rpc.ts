@@ -1,4 +1,4 @@
-import type { JSONRPCMessage, RequestId } from '@modelcontextprotocol/client'
+import type { JSONRPCMessage, Progress, RequestId } from '@modelcontextprotocol/client'
 import { isJsonObject, parseJson } from '../json.js'
 import { BackendRefusal, type RawResult } from './call.js'
 
@@ -28,9 +28,10 @@ export function resultOf(response: JsonRpcResponse): RawResult {
   throw new BackendRefusal(response.error.code, response.error.message, response.error.data)
 }
 
-/** The token of a progress notification; undefined for every other message. */
-export function progressTokenOf(message: JSONRPCMessage): RequestId | undefined {
+/** What a progress notification says and for which request; undefined for every other message. */
+export function progressIn(message: JSONRPCMessage): { token: RequestId; progress: Progress } | undefined {
   if (!('method' in message) || message.method !== 'notifications/progress') return undefined
-  const token = message.params?.progressToken
-  return typeof token === 'string' || typeof token === 'number' ? token : undefined
+  const { progressToken: token, progress, ...rest } = message.params ?? {}
+  if ((typeof token !== 'string' && typeof token !== 'number') || typeof progress !== 'number') return undefined
+  return { token, progress: { ...rest, progress } }
 }

@@ -18,10 +18,14 @@ export function fromSdkError(error: unknown, config: ServerConfig): { error: Err
   if (error instanceof SdkHttpError)
     return { error: statusFailure(error.status, {}, hasOwnAuthorization), status: error.status }
   if (error instanceof ProtocolError) return { error: new BackendRefusal(error.code, error.message, error.data) }
+  // A probe that failed on the way says why in its cause.
+  if (error instanceof SdkError && error.code === SdkErrorCode.EraNegotiationFailed && error.cause instanceof Error) {
+    return fromSdkError(error.cause, config)
+  }
   if (error instanceof SdkError) return { error: fromLocalError(error) }
   const status = error instanceof Error && 'code' in error && typeof error.code === 'number' ? error.code : undefined // SseError
   if (status !== undefined && status >= 400) return { error: statusFailure(status, {}, hasOwnAuthorization), status }
-  return { error: sendFailure(error instanceof Error && error.cause instanceof Error ? error.cause : error) }
+  return { error: sendFailure(rootCause(error)) }
 }
 
 function fromLocalError(error: SdkError): Error {
@@ -40,6 +44,11 @@ function fromLocalError(error: SdkError): Error {
     default:
       return new GatewayError('SERVER_UNAVAILABLE', messageOf(error).slice(0, 300), { cause: error })
   }
+}
+
+/** `fetch failed` and its like say nothing; the system's error at the end of the chain does. */
+function rootCause(error: unknown): unknown {
+  return error instanceof Error && error.cause instanceof Error ? rootCause(error.cause) : error
 }
 
 const lowerCased = (headers: Readonly<Record<string, string>>): Record<string, string> =>

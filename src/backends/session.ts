@@ -28,7 +28,7 @@ export interface SessionOptions {
   readonly logger: Logger
   readonly era: EraVerdict
   /** Adds what every error about this server says. */
-  readonly explain: (error: Error, stderr: readonly string[]) => GatewayError
+  readonly explain: (error: Error, retryAt?: number) => GatewayError
 }
 
 /** One connection to a backend, made on demand and made again when it is lost. */
@@ -151,7 +151,7 @@ export class Session {
       era.forget()
       const delay = Math.min(RETRY_MS.first * 2 ** this.#failures++, RETRY_MS.max)
       this.#retryAt = Date.now() + delay
-      this.#failure = explain(unavailable(error), current?.stderrTail() ?? [])
+      this.#failure = explain(unavailable(error), this.#retryAt)
       logger.warn(
         { server: config.name, code: this.#failure.code, reason: this.#failure.message },
         'backend cannot be connected',
@@ -177,7 +177,7 @@ export class Session {
     } catch (error) {
       this.#listIsStale = true
       if (error instanceof SessionLost) await this.#drop(connection)
-      throw this.#options.explain(unavailable(error), connection.stderrTail())
+      throw this.#options.explain(unavailable(error))
     }
   }
 
@@ -216,7 +216,8 @@ export class Session {
 /** No call was under way, so nothing about its outcome is unknown: the server is not to be had at the moment. */
 function unavailable(thrown: unknown): Error {
   if (thrown instanceof ConnectionBroken || thrown instanceof SessionLost || thrown instanceof BackendRefusal) {
-    return new GatewayError('SERVER_UNAVAILABLE', thrown.message, { cause: thrown })
+    const details = thrown instanceof ConnectionBroken ? { stderr: thrown.stderr } : {}
+    return new GatewayError('SERVER_UNAVAILABLE', thrown.message, { cause: thrown, details })
   }
   return thrown instanceof Error ? thrown : new Error(messageOf(thrown))
 }

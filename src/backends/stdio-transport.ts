@@ -1,21 +1,17 @@
-import type { JSONRPCMessage, JSONRPCRequest, RequestId, Transport } from '@modelcontextprotocol/client'
+import type { JSONRPCMessage, JSONRPCRequest, Progress, RequestId, Transport } from '@modelcontextprotocol/client'
 import type { StdioServerConfig } from '../config/servers-file.js'
 import type { Env } from '../config/variables.js'
 import { type CallClock, ConnectionBroken, type RawResult } from './call.js'
 import { type ServerProcess, startServerProcess } from './child-process.js'
-import {
-  isResponse,
-  type JsonRpcResponse,
-  MAX_MESSAGE_BYTES,
-  parseMessage,
-  progressTokenOf,
-  resultOf,
-} from './json-rpc.js'
+import { isResponse, type JsonRpcResponse, MAX_MESSAGE_BYTES, parseMessage, progressIn, resultOf } from './json-rpc.js'
 
 const NEWLINE = 0x0a
 
+/** How a direct call hears of progress. */
+export type OnProgress = (progress: Progress) => void
+
 interface PendingCall {
-  readonly clock: CallClock
+  readonly progress: OnProgress
   readonly answer: (response: JsonRpcResponse) => void
   readonly fail: (error: unknown) => void
 }
@@ -73,7 +69,7 @@ export class StdioTransport implements Transport {
   }
 
   /** The direct lane: one line out, one line in, matched by id. Rejects with BackendRefusal, ConnectionBroken or the clock's error. */
-  call(request: JSONRPCRequest, clock: CallClock): Promise<RawResult> {
+  call(request: JSONRPCRequest, clock: CallClock, onProgress?: OnProgress): Promise<RawResult> {
     const { id } = request
     return new Promise((resolve, reject) => {
       const cancel = () => {
@@ -99,7 +95,11 @@ export class StdioTransport implements Transport {
       }
       if (clock.signal.aborted) return reject(clock.signal.reason)
       clock.signal.addEventListener('abort', cancel, { once: true })
-      this.#pending.set(id, { clock, answer, fail })
+      const progress = (news: Progress) => {
+        clock.progress()
+        onProgress?.(news)
+      }
+      this.#pending.set(id, { progress, answer, fail })
       try {
         this.#write(request)
       } catch (error) {
@@ -144,10 +144,16 @@ export class StdioTransport implements Transport {
       if (line.length > 1) this.#reportNoise(line)
       return
     }
-    const waiting = this.#pending.get((isResponse(message) ? message.id : progressTokenOf(message)) ?? '')
-    if (!waiting) this.onmessage?.(message)
-    else if (isResponse(message)) waiting.answer(message)
-    else waiting.clock.progress()
+    if (isResponse(message)) {
+      const asked = this.#pending.get(message.id ?? '')
+      if (asked) asked.answer(message)
+      else this.onmessage?.(message)
+      return
+    }
+    const progress = progressIn(message)
+    const concerned = progress && this.#pending.get(progress.token)
+    if (concerned) concerned.progress(progress.progress)
+    else this.onmessage?.(message)
   }
 
   #reportNoise(line: Buffer): void {

@@ -16,6 +16,11 @@ export class Runtime {
     return this.#draining
   }
 
+  /** Calls under way. */
+  get inFlight(): number {
+    return this.#inFlight
+  }
+
   /** Counts a call until it has settled, so that a shutdown can wait for it. */
   async track<T>(call: () => Promise<T>): Promise<T> {
     this.#inFlight++

@@ -110,19 +110,22 @@ export function createServerFactory(
         throw new ProtocolError(ProtocolErrorCode.InvalidParams, `Unknown tool: ${name.slice(0, 128)}`)
       }
       const progressToken = meta?.progressToken
-      return tools.call(name, args, {
+      let lastNotice: Promise<void> | undefined
+      const onProgress: Caller['onProgress'] = progress => {
+        // One that is late finds the exchange closed; the result is what counts.
+        lastNotice = mcpReq
+          .notify({ method: 'notifications/progress', params: { ...progress, progressToken } })
+          .catch(() => {})
+      }
+      const result = await tools.call(name, args, {
         principal,
         era: context.era,
         signal: mcpReq.signal,
         meta,
-        // A late notification finds the exchange closed; the result is what counts.
-        ...(progressToken !== undefined && {
-          onProgress: progress =>
-            void mcpReq
-              .notify({ method: 'notifications/progress', params: { ...progress, progressToken } })
-              .catch(() => {}),
-        }),
+        ...(progressToken !== undefined && { onProgress }),
       })
+      await lastNotice // the result ends the stream that progress travels on
+      return result
     })
     return server
   }

@@ -13,7 +13,7 @@ import { openAuditLog } from './observability/audit-log.js'
 import { createLogger, type Logger } from './observability/logger.js'
 import { createRedactor } from './observability/redactor.js'
 
-const DRAIN_MS = 10_000
+const DRAIN_MS = 5_000
 
 export interface StartOptions {
   /** `--config` and `--rules`. */

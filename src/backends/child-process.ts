@@ -8,7 +8,7 @@ import type { Env } from '../config/variables.js'
 const STDERR_TAIL_LINES = 20
 const STDERR_LINE_LENGTH = 500
 // How long a server may take for each rung of the ladder: stdin closed, SIGTERM, SIGKILL.
-const GRACE_MS = 2_000
+const GRACE_MS = 1_500
 const LAST_WORDS_MS = 100
 
 const INHERITED =

@@ -44,6 +44,8 @@ export interface ConnectOptions {
   readonly logger: Logger
   readonly onToolsChanged: () => void
   readonly onClose: (reason: string) => void
+  /** Gives up connecting. */
+  readonly signal: AbortSignal
 }
 
 /** Connects, negotiating era and transport. Rejects with a GatewayError or what fromSdkError makes of the failure. */
@@ -55,30 +57,24 @@ export async function openConnection(options: ConnectOptions): Promise<Connectio
 }
 
 async function connectStdio(config: StdioServerConfig, options: ConnectOptions): Promise<Connection> {
-  const attempt = async (prior: PriorDiscovery | undefined) => {
-    const transport = new StdioTransport(config, options.env)
-    try {
-      const client = await connectClient(transport, { ...options, prior, probeTimeoutMs: STDIO_PROBE_TIMEOUT_MS })
-      return toConnection({
-        client,
-        transport,
-        options,
-        lane: directLaneOver({ stdio: transport }, client),
-        stderrTail: () => transport.stderrTail(),
-        pid: () => transport.pid,
-      })
-    } catch (error) {
-      await transport.close()
-      throw Object.assign(withStderr(error, config, transport), { exitedEarly: transport.ending !== undefined })
-    }
+  const transport = new StdioTransport(config, options.env)
+  try {
+    const client = await connectClient(transport, { ...options, probeTimeoutMs: STDIO_PROBE_TIMEOUT_MS })
+    return toConnection({
+      client,
+      transport,
+      options,
+      lane: directLaneOver({ stdio: transport }, client),
+      stderrTail: () => transport.stderrTail(),
+      pid: () => transport.pid,
+    })
+  } catch (error) {
+    const exitedByItself = transport.ending !== undefined
+    await transport.close()
+    if (!exitedByItself || options.prior || options.signal.aborted) throw withStderr(error, config, transport)
   }
-  if (options.prior) return attempt(options.prior)
-  return attempt(undefined).catch(error => {
-    // Some servers exit on any request before `initialize`: that is a server of the 2025 era, spoken to in the wrong words.
-    if (error instanceof GatewayError && 'exitedEarly' in error && error.exitedEarly === true)
-      return attempt({ kind: 'legacy' })
-    throw error
-  })
+  // Some servers exit on any request before `initialize`: that is a server of the 2025 era, spoken to in the wrong words.
+  return connectStdio(config, { ...options, prior: { kind: 'legacy' } })
 }
 
 async function connectHttp(config: HttpServerConfig, options: ConnectOptions): Promise<Connection> {
@@ -100,7 +96,7 @@ async function connectHttp(config: HttpServerConfig, options: ConnectOptions): P
     await Promise.allSettled([transport.close(), pool.destroy()])
     const failure = fromSdkError(error, config)
     // The statuses the specification names for "this may be a server of the old HTTP+SSE transport".
-    if (failure.status === 400 || failure.status === 404 || failure.status === 405) {
+    if (!options.signal.aborted && (failure.status === 400 || failure.status === 404 || failure.status === 405)) {
       return connectSse(config, options).catch(() => {
         throw failure.error
       })
@@ -130,7 +126,7 @@ async function connectSse(config: HttpServerConfig, options: ConnectOptions): Pr
 
 async function connectClient(
   transport: Transport,
-  { config, prior, onToolsChanged, probeTimeoutMs }: ConnectOptions & { probeTimeoutMs?: number },
+  { config, prior, onToolsChanged, signal, probeTimeoutMs }: ConnectOptions & { probeTimeoutMs?: number },
 ): Promise<Client> {
   const probe = probeTimeoutMs === undefined ? {} : { timeoutMs: Math.min(probeTimeoutMs, config.startupTimeoutMs) }
   const client = new Client(
@@ -138,8 +134,15 @@ async function connectClient(
     { capabilities: {}, versionNegotiation: { mode: 'auto', probe } },
   )
   client.setNotificationHandler('notifications/tools/list_changed', onToolsChanged)
-  await client.connect(transport, { timeout: config.startupTimeoutMs, ...(prior && { prior }) })
-  return client
+  const giveUp = () => void transport.close().catch(() => {})
+  signal.addEventListener('abort', giveUp, { once: true })
+  try {
+    await client.connect(transport, { timeout: config.startupTimeoutMs, signal, ...(prior && { prior }) })
+    signal.throwIfAborted()
+    return client
+  } finally {
+    signal.removeEventListener('abort', giveUp)
+  }
 }
 
 interface Parts {

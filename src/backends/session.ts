@@ -42,7 +42,7 @@ export class Session {
   #failures = 0
   #failure: GatewayError | undefined
   #retryAt = 0
-  #closed = false
+  readonly #closing = new AbortController()
 
   constructor(options: SessionOptions) {
     this.#options = options
@@ -73,7 +73,7 @@ export class Session {
   /** Concurrent first callers share one connect. While cooling down, fails at once with the last failure. */
   async connected(): Promise<Connection> {
     if (this.#connection) return this.#connection
-    if (this.#closed) throw new GatewayError('SHUTTING_DOWN', 'the gateway is shutting down')
+    if (this.#closing.signal.aborted) throw new GatewayError('SHUTTING_DOWN', 'the gateway is shutting down')
     if (this.#failure && Date.now() < this.#retryAt) throw this.#failure
     this.#connecting ??= this.#connect().finally(() => {
       this.#connecting = undefined
@@ -110,7 +110,7 @@ export class Session {
   }
 
   async close(): Promise<void> {
-    this.#closed = true
+    this.#closing.abort()
     const connection = await (this.#connecting?.catch(() => undefined) ?? this.#connection)
     this.#connection = undefined
     await connection?.close()
@@ -126,13 +126,14 @@ export class Session {
         env,
         logger,
         prior: era.get(),
+        signal: this.#closing.signal,
         onToolsChanged: () => {
           this.#listIsStale = true
         },
         onClose: reason => {
           if (!current || this.#connection !== current) return
           this.#connection = undefined
-          if (!this.#closed) logger.warn({ server: config.name, reason }, 'backend connection lost')
+          if (!this.#closing.signal.aborted) logger.warn({ server: config.name, reason }, 'backend connection lost')
         },
       })
       current = connection
@@ -140,7 +141,7 @@ export class Session {
       this.#failures = 0
       this.#failure = undefined
       this.#listIsStale = true // a new process may offer other tools
-      if (this.#closed) {
+      if (this.#closing.signal.aborted) {
         await connection.close()
         throw new GatewayError('SHUTTING_DOWN', 'the gateway is shutting down')
       }

@@ -30,7 +30,7 @@ export async function openHttpFront({
   tools,
   serverInfo,
   ...options
-}: HttpFrontOptions): Promise<HttpFront & { close: () => void }> {
+}: HttpFrontOptions): Promise<HttpFront & { close: () => Promise<void> }> {
   const host = options.host ?? (env.MCP_SERVER_HOST || '127.0.0.1')
   const wantedPort = options.port ?? readPort(env.MCP_SERVER_PORT)
   const publicResource = readResource(env.MCP_RESOURCE_URI)
@@ -66,7 +66,10 @@ export async function openHttpFront({
   return {
     url,
     issueToken: (agent, ttlSeconds) => issuer.issue({ agent, ttlSeconds, audience: url }),
-    close: () => front.close(),
+    async close() {
+      await front.app.close()
+      front.close()
+    },
   }
 }
 

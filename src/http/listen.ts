@@ -5,9 +5,7 @@ import type { HttpApp } from './app.js'
 
 export interface Listening {
   readonly port: number
-  /** Stops taking connections; the ones with a request under way are kept until it is answered. */
-  stopAccepting(): void
-  /** Ends whatever is still open. */
+  /** Stops listening and ends whatever is still open; calls under way have been waited for. */
   close(): void
 }
 
@@ -34,11 +32,8 @@ export async function listen(
   return {
     app,
     port: address.port,
-    stopAccepting() {
-      server.close()
-      if ('closeIdleConnections' in server) server.closeIdleConnections()
-    },
     close() {
+      server.close()
       if ('closeAllConnections' in server) server.closeAllConnections()
     },
   }

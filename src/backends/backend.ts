@@ -1,5 +1,5 @@
 import { LRUCache } from 'lru-cache'
-import type { ServerConfig } from '../config/servers-file.js'
+import { hasOwnAuthorization, type ServerConfig } from '../config/servers-file.js'
 import type { Env } from '../config/variables.js'
 import { GatewayError } from '../errors/gateway-error.js'
 import type { Logger } from '../observability/logger.js'
@@ -211,6 +211,5 @@ function complete(result: RawResult): RawResult {
 
 function authKind(config: ServerConfig, failure: GatewayError | undefined): BackendStatus['auth']['kind'] {
   if (failure?.code === 'AUTH_REQUIRED') return 'login needed'
-  if (config.transport === 'stdio') return 'none'
-  return Object.keys(config.headers).some(name => name.toLowerCase() === 'authorization') ? 'header' : 'none'
+  return hasOwnAuthorization(config) ? 'header' : 'none'
 }

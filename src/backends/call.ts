@@ -32,6 +32,11 @@ export class SessionLost extends Error {
   override readonly name = 'SessionLost'
 }
 
+/** No connection could be made, so nothing was sent. */
+export class Unreachable extends Error {
+  override readonly name = 'Unreachable'
+}
+
 /** The connection broke after the call was sent. */
 export class ConnectionBroken extends Error {
   override readonly name = 'ConnectionBroken'

@@ -1,5 +1,5 @@
 import { GatewayError } from '../errors/gateway-error.js'
-import { BackendRefusal, ConnectionBroken } from './call.js'
+import { BackendRefusal, ConnectionBroken, Unreachable } from './call.js'
 
 export interface ExplainContext {
   readonly server: string
@@ -29,10 +29,16 @@ export function explain(error: unknown, { server, retryAt, redact }: ExplainCont
       details: { server, ...words(error.stderr, redact) },
     })
   }
+  const retry = retryAt === undefined ? {} : { retry_at: new Date(retryAt).toISOString() }
+  if (error instanceof Unreachable) {
+    return new GatewayError('SERVER_UNAVAILABLE', `the server "${server}": ${error.message}`, {
+      cause: error,
+      details: { server, ...retry },
+    })
+  }
   if (!(error instanceof GatewayError)) return new GatewayError('INTERNAL', 'Internal error', { cause: error })
   if ('server' in error.details) return error
   const { stderr, ...rest } = error.details
-  const retry = retryAt === undefined ? {} : { retry_at: new Date(retryAt).toISOString() }
   const details = { ...rest, server, ...(Array.isArray(stderr) && words(stderr, redact)) }
   if (error.code === 'AUTH_REQUIRED') {
     const command = `gateway login ${/^[\w.-]+$/.test(server) ? server : JSON.stringify(server)}`

@@ -1,5 +1,6 @@
+import { hasOwnAuthorization, type ServerConfig } from '../config/servers-file.js'
 import { GatewayError, messageOf } from '../errors/gateway-error.js'
-import { ConnectionBroken, SessionLost } from './call.js'
+import { ConnectionBroken, SessionLost, Unreachable } from './call.js'
 
 // Failures before a byte of the request was on the wire: the call did not happen.
 const NEVER_SENT = new Set([
@@ -17,23 +18,27 @@ export function sendFailure(error: unknown): Error {
   const code = error instanceof Error && 'code' in error ? String(error.code) : ''
   const reason = messageOf(error) || code
   if (NEVER_SENT.has(code) || /CERT|TLS|SSL/.test(code))
-    return new GatewayError('SERVER_UNAVAILABLE', `cannot connect: ${reason}`, { cause: error })
+    return new Unreachable(`cannot connect: ${reason}`, { cause: error })
   return new ConnectionBroken(`the connection broke: ${reason}`, { cause: error })
 }
 
 /** What an HTTP status without a JSON-RPC error in its body means. */
-export function statusFailure(
-  status: number,
-  headers: Readonly<Record<string, unknown>>,
-  hasOwnAuthorization: boolean,
-): Error {
+export function statusFailure(status: number, headers: Readonly<Record<string, unknown>>, config: ServerConfig): Error {
   switch (status) {
     case 401:
-      if (!hasOwnAuthorization) return new GatewayError('AUTH_REQUIRED', 'the server wants a login (HTTP 401)')
-      return new GatewayError(
-        'SERVER_UNAVAILABLE',
-        'the server rejected the configured Authorization header (HTTP 401): check it in the servers file',
-      )
+      if (hasOwnAuthorization(config)) {
+        return new GatewayError(
+          'SERVER_UNAVAILABLE',
+          'the server rejected the configured Authorization header (HTTP 401): check it in the servers file',
+        )
+      }
+      if (config.transport !== 'stdio' && config.oauth === false) {
+        return new GatewayError(
+          'SERVER_UNAVAILABLE',
+          'the server wants a login (HTTP 401), and "oauth" is false for it in the servers file',
+        )
+      }
+      return new GatewayError('AUTH_REQUIRED', 'the server wants a login (HTTP 401)')
     case 404:
       return new SessionLost('the server answered HTTP 404: wrong path, or a session it has forgotten')
     case 429: {

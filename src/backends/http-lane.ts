@@ -40,15 +40,13 @@ export interface HttpTarget {
   readonly origin: string
   readonly path: string
   readonly headers: Readonly<Record<string, string>>
-  /** True when the configuration itself brings an Authorization header: then a 401 is not a reason to log in. */
-  readonly hasOwnAuthorization: boolean
+  readonly config: HttpServerConfig
 }
 
-export function toHttpTarget({ url, headers }: HttpServerConfig, pool: Agent): HttpTarget {
-  const { origin, pathname, search } = new URL(url)
-  const hasOwnAuthorization = Object.keys(headers).some(name => name.toLowerCase() === 'authorization')
+export function toHttpTarget(config: HttpServerConfig, pool: Agent): HttpTarget {
+  const { origin, pathname, search } = new URL(config.url)
   const content = { 'content-type': 'application/json', accept: 'application/json, text/event-stream' }
-  return { pool, origin, path: `${pathname}${search}`, headers: { ...headers, ...content }, hasOwnAuthorization }
+  return { pool, origin, path: `${pathname}${search}`, headers: { ...config.headers, ...content }, config }
 }
 
 /** One message out, and what came beside its answer: notifications and requests, which the SDK's client serves. */
@@ -104,7 +102,7 @@ async function readAnswer(target: HttpTarget, call: HttpCall, response: Dispatch
   if (statusCode === 200 && answer) return resultOf(answer)
   const isLostSession = statusCode === 404 && 'mcp-session-id' in call.headers
   if (answer && 'error' in answer && !isLostSession && !SPEAKS_FOR_ITSELF.has(statusCode)) return resultOf(answer)
-  if (statusCode !== 200) throw statusFailure(statusCode, headers, target.hasOwnAuthorization)
+  if (statusCode !== 200) throw statusFailure(statusCode, headers, target.config)
   throw new GatewayError(
     'BACKEND_ERROR',
     `answered with ${describeBody(contentType, text)} where a JSON-RPC response was expected`,

@@ -1,7 +1,7 @@
 import { ProtocolError, SdkError, SdkErrorCode, SdkHttpError, UnauthorizedError } from '@modelcontextprotocol/client'
 import type { ServerConfig } from '../config/servers-file.js'
 import { GatewayError, messageOf } from '../errors/gateway-error.js'
-import { BackendRefusal, ConnectionBroken, SessionLost } from './call.js'
+import { BackendRefusal, ConnectionBroken, SessionLost, Unreachable } from './call.js'
 import { sendFailure, statusFailure } from './http-failures.js'
 
 /** What a failure of the SDK's client means in the gateway's own words, and the HTTP status it had, if any. */
@@ -10,13 +10,12 @@ export function fromSdkError(error: unknown, config: ServerConfig): { error: Err
     error instanceof GatewayError ||
     error instanceof BackendRefusal ||
     error instanceof SessionLost ||
-    error instanceof ConnectionBroken
+    error instanceof ConnectionBroken ||
+    error instanceof Unreachable
   )
     return { error }
-  const hasOwnAuthorization = config.transport !== 'stdio' && 'authorization' in lowerCased(config.headers)
-  if (error instanceof UnauthorizedError) return { error: statusFailure(401, {}, hasOwnAuthorization), status: 401 }
-  if (error instanceof SdkHttpError)
-    return { error: statusFailure(error.status, {}, hasOwnAuthorization), status: error.status }
+  if (error instanceof UnauthorizedError) return { error: statusFailure(401, {}, config), status: 401 }
+  if (error instanceof SdkHttpError) return { error: statusFailure(error.status, {}, config), status: error.status }
   if (error instanceof ProtocolError) return { error: new BackendRefusal(error.code, error.message, error.data) }
   // A probe that failed on the way says why in its cause.
   if (error instanceof SdkError && error.code === SdkErrorCode.EraNegotiationFailed && error.cause instanceof Error) {
@@ -24,7 +23,7 @@ export function fromSdkError(error: unknown, config: ServerConfig): { error: Err
   }
   if (error instanceof SdkError) return { error: fromLocalError(error) }
   const status = error instanceof Error && 'code' in error && typeof error.code === 'number' ? error.code : undefined // SseError
-  if (status !== undefined && status >= 400) return { error: statusFailure(status, {}, hasOwnAuthorization), status }
+  if (status !== undefined && status >= 400) return { error: statusFailure(status, {}, config), status }
   return { error: sendFailure(rootCause(error)) }
 }
 
@@ -50,6 +49,3 @@ function fromLocalError(error: SdkError): Error {
 function rootCause(error: unknown): unknown {
   return error instanceof Error && error.cause instanceof Error ? rootCause(error.cause) : error
 }
-
-const lowerCased = (headers: Readonly<Record<string, string>>): Record<string, string> =>
-  Object.fromEntries(Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value]))

@@ -9,6 +9,7 @@ import {
   type OutgoingCall,
   type RawResult,
   SessionLost,
+  Unreachable,
 } from './call.js'
 import type { Connection } from './connection.js'
 import type { EraVerdict } from './era-verdict.js'
@@ -103,6 +104,7 @@ export class Session {
     try {
       return await connection.callTool(call, tool, clock)
     } catch (error) {
+      if (isConnectFailure(error)) throw await this.#fail(error, connection)
       if (!(error instanceof SessionLost)) throw error
       await this.#drop(connection)
       return (await clock.wait(this.connected())).callTool(call, tool, clock)
@@ -117,7 +119,7 @@ export class Session {
   }
 
   async #connect(): Promise<Connection> {
-    const { config, env, logger, era, explain } = this.#options
+    const { config, env, logger, era } = this.#options
     let current: Connection | undefined
     try {
       const { openConnection } = await import('./connection.js')
@@ -149,16 +151,20 @@ export class Session {
       logger.info({ server: config.name, era: connection.era, pid: connection.pid }, 'backend connected')
       return connection
     } catch (error) {
-      era.forget()
-      const delay = Math.min(RETRY_MS.first * 2 ** this.#failures++, RETRY_MS.max)
-      this.#retryAt = Date.now() + delay
-      this.#failure = explain(unavailable(error), this.#retryAt)
-      logger.warn(
-        { server: config.name, code: this.#failure.code, reason: this.#failure.message },
-        'backend cannot be connected',
-      )
-      throw this.#failure
+      throw await this.#fail(error)
     }
+  }
+
+  /** Notes that the server cannot be had at the moment, and when it is tried again. Returns the error that callers see until then. */
+  async #fail(error: unknown, connection?: Connection): Promise<GatewayError> {
+    const { config, era, logger, explain } = this.#options
+    if (connection) await this.#drop(connection)
+    era.forget()
+    this.#retryAt = Date.now() + Math.min(RETRY_MS.first * 2 ** this.#failures++, RETRY_MS.max)
+    const failure = explain(unavailable(error), this.#retryAt)
+    this.#failure = failure
+    logger.warn({ server: config.name, code: failure.code, reason: failure.message }, 'backend cannot be connected')
+    return failure
   }
 
   async #drop(connection: Connection): Promise<void> {
@@ -177,21 +183,21 @@ export class Session {
       return list
     } catch (error) {
       this.#listIsStale = true
-      if (error instanceof SessionLost) await this.#drop(connection)
+      if (isConnectFailure(error) || error instanceof SessionLost) throw await this.#fail(error, connection)
       throw this.#options.explain(unavailable(error))
     }
   }
 
   async #readAllPages(connection: Connection): Promise<ToolList> {
     const { config, logger } = this.#options
-    const definitions: unknown[] = []
+    let definitions: unknown[] = []
     const seen = new Set<string>()
     let cursor: string | undefined
     let ttlMs = 0
     do {
       const page = await connection.listTools(cursor)
       if (!Array.isArray(page.tools)) throw new GatewayError('BACKEND_ERROR', 'its tools/list has no array "tools"')
-      definitions.push(...page.tools)
+      definitions = definitions.concat(page.tools)
       if (typeof page.ttlMs === 'number' && page.ttlMs > 0) ttlMs = page.ttlMs
       const next = page.nextCursor
       cursor = typeof next === 'string' ? next : undefined
@@ -210,9 +216,13 @@ export class Session {
         : connection.announcesToolChanges
           ? Number.POSITIVE_INFINITY
           : UNANNOUNCED_LIST_MS
-    return toToolList(definitions, Date.now() + lifetime)
+    return toToolList(definitions.slice(0, MAX_TOOLS), Date.now() + lifetime)
   }
 }
+
+/** Failures that say the connection is no good, although it looked established (the era was known from before, say). */
+const isConnectFailure = (error: unknown): boolean =>
+  error instanceof Unreachable || (error instanceof GatewayError && error.code === 'AUTH_REQUIRED')
 
 /** No call was under way, so nothing about its outcome is unknown: the server is not to be had at the moment. */
 function unavailable(thrown: unknown): Error {

@@ -136,6 +136,13 @@ export function parseServersFile({ file, value, problems }: JsonDocument, env: E
   return { servers, problems: found, secrets: [...secrets] }
 }
 
+/** True when the configuration itself brings the credentials: then a 401 is no reason to log in. */
+export function hasOwnAuthorization(config: ServerConfig): boolean {
+  return (
+    config.transport !== 'stdio' && Object.keys(config.headers).some(name => name.toLowerCase() === 'authorization')
+  )
+}
+
 interface RawServer {
   readonly file: string
   readonly name: string

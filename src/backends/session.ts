@@ -13,7 +13,7 @@ import {
 } from './call.js'
 import type { Connection } from './connection.js'
 import type { EraVerdict } from './era-verdict.js'
-import { type BackendTool, type ToolList, toToolList } from './tool.js'
+import type { BackendTool, ToolList } from './tool.js'
 
 const RETRY_MS = { first: 1_000, max: 60_000 }
 // A list without `ttlMs` from a backend that announces no changes is read again after this time.
@@ -176,7 +176,7 @@ export class Session {
     const connection = await this.connected()
     try {
       this.#listIsStale = false
-      const list = connection.hasTools ? await this.#readAllPages(connection) : toToolList([], Number.POSITIVE_INFINITY)
+      const list = await this.#readAllPages(connection)
       this.#list = list
       for (const reason of list.rejected)
         this.#options.logger.warn({ server: this.#options.config.name, reason }, 'tool definition left out')
@@ -190,6 +190,9 @@ export class Session {
 
   async #readAllPages(connection: Connection): Promise<ToolList> {
     const { config, logger } = this.#options
+    // Loaded with the first list, as the connection is: a front that only greets its client needs neither.
+    const { toToolList } = await import('./tool.js')
+    if (!connection.hasTools) return toToolList([], Number.POSITIVE_INFINITY)
     let definitions: unknown[] = []
     const seen = new Set<string>()
     let cursor: string | undefined

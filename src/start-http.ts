@@ -12,7 +12,20 @@ import { listen } from './http/listen.js'
 import { LOCAL_AUDIENCE, openEmbeddedIssuer } from './identity/embedded-issuer.js'
 import { createTokenVerifier } from './identity/token-verifier.js'
 import type { Logger } from './observability/logger.js'
-import type { HttpFront, HttpOptions } from './start.js'
+
+export interface HttpOptions {
+  /** Default: `MCP_SERVER_HOST`, else 127.0.0.1. */
+  readonly host?: string | undefined
+  /** Default: `MCP_SERVER_PORT`, else 8080; 0 takes any free port. */
+  readonly port?: number | undefined
+}
+
+export interface HttpFront {
+  /** Where MCP is served, as clients have to write it. */
+  readonly url: string
+  /** A token of the embedded issuer for this front. */
+  issueToken(agent: string, ttlSeconds: number): Promise<string>
+}
 
 export interface HttpFrontOptions extends HttpOptions {
   readonly env: Env

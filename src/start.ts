@@ -1,5 +1,4 @@
-import { mkdir } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { join } from 'node:path'
 import { Backend } from './backends/backend.js'
 import { type GatewayConfig, loadConfig } from './config/load.js'
 import { locateConfigFiles, stateDirectory } from './config/locate.js'
@@ -10,10 +9,13 @@ import { createGatewayTools, createServerFactory, type GatewayTools, serverInfo 
 import { buildSnapshot } from './gateway/snapshot.js'
 import { localPrincipal, type Principal } from './identity/principal.js'
 import { openAuditLog } from './observability/audit-log.js'
-import { createLogger, type Logger } from './observability/logger.js'
+import { type Logger, openLog } from './observability/logger.js'
 import { createRedactor } from './observability/redactor.js'
+import type { HttpFront, HttpOptions } from './start-http.js'
 
 const DRAIN_MS = 5_000
+
+export type { HttpFront, HttpOptions } from './start-http.js'
 
 export interface StartOptions {
   /** `--config` and `--rules`. */
@@ -25,20 +27,6 @@ export interface StartOptions {
   readonly debug?: boolean | undefined
   /** Default of `LOG_LEVEL`. */
   readonly logLevel?: string | undefined
-}
-
-export interface HttpOptions {
-  /** Default: `MCP_SERVER_HOST`, else 127.0.0.1. */
-  readonly host?: string | undefined
-  /** Default: `MCP_SERVER_PORT`, else 8080; 0 takes any free port. */
-  readonly port?: number | undefined
-}
-
-export interface HttpFront {
-  /** Where MCP is served, as clients have to write it. */
-  readonly url: string
-  /** A token of the embedded issuer for this front. */
-  issueToken(agent: string, ttlSeconds: number): Promise<string>
 }
 
 export interface Gateway {
@@ -59,7 +47,8 @@ export interface Gateway {
 export async function startGateway(options: StartOptions = {}): Promise<Gateway> {
   const { env = process.env, cwd = process.cwd() } = options
   const redactor = createRedactor()
-  const logger = createLogger({ level: env.LOG_LEVEL ?? options.logLevel, redactor })
+  const log = openLog({ level: env.LOG_LEVEL ?? options.logLevel, redactor })
+  const { logger } = log
   const config = await loadConfig(locateConfigFiles({ config: options.config, rules: options.rules, env, cwd }), env)
   redactor.learn(config.secrets)
   for (const problem of config.warnings) logger.warn({ problem: formatProblem(problem) }, 'configuration')
@@ -69,7 +58,6 @@ export async function startGateway(options: StartOptions = {}): Promise<Gateway>
   }
 
   const auditFile = env.GATEWAY_AUDIT_LOG || join(stateDirectory(env), 'audit.jsonl')
-  await mkdir(dirname(auditFile), { recursive: true, mode: 0o700 })
   const audit = openAuditLog({
     file: auditFile,
     redactor,
@@ -116,7 +104,7 @@ export async function startGateway(options: StartOptions = {}): Promise<Gateway>
       await runtime.close(DRAIN_MS)
       for (const close of closers.reverse()) await close()
       await audit.close()
-      logger.flush()
+      await log.close()
     },
   }
 }

@@ -3,9 +3,9 @@ import { text } from 'node:stream/consumers'
 import { toExitStatus } from '../errors/faces.js'
 import { GatewayError, messageOf } from '../errors/gateway-error.js'
 import { startGateway } from '../start.js'
+import type { ConfigFlags } from './config-flags.js'
 import { callGatewayTool } from './gateway-tool.js'
 import { printJson } from './output.js'
-import type { ConfigFlags } from './program.js'
 import { usingGateway } from './shutdown.js'
 
 export interface CallFlags extends ConfigFlags {

@@ -2,8 +2,8 @@ import { loadConfig } from '../config/load.js'
 import { locateConfigFiles } from '../config/locate.js'
 import { ConfigError, formatProblem } from '../config/problem.js'
 import { toExitStatus } from '../errors/faces.js'
+import type { ConfigFlags } from './config-flags.js'
 import { print } from './output.js'
-import type { ConfigFlags } from './program.js'
 
 /** One problem a line on stdout; warnings do not fail the check. */
 export async function check(flags: ConfigFlags): Promise<number> {

@@ -2,8 +2,8 @@ import { loadConfig } from '../config/load.js'
 import { locateConfigFiles } from '../config/locate.js'
 import { compileRules } from '../rules/compile.js'
 import { decide, type Wanted } from '../rules/decide.js'
+import type { ConfigFlags } from './config-flags.js'
 import { print, printJson } from './output.js'
-import type { ConfigFlags } from './program.js'
 
 export async function explain(
   wanted: Wanted,

@@ -34,12 +34,6 @@ function report(thrown: unknown): number {
   return toExitStatus(error)
 }
 
-/** What every command that reads the configuration takes. */
-export interface ConfigFlags {
-  readonly config?: string
-  readonly rules?: string
-}
-
 function createProgram(done: (status: number) => void): Command {
   const program = new Command('gateway')
     .description(

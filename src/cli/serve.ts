@@ -1,6 +1,6 @@
 import { startGateway } from '../start.js'
+import type { ConfigFlags } from './config-flags.js'
 import { print } from './output.js'
-import type { ConfigFlags } from './program.js'
 import { firstSignal } from './shutdown.js'
 
 export interface ServeFlags extends ConfigFlags {

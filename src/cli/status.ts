@@ -1,7 +1,7 @@
 import type { BackendStatus } from '../backends/backend.js'
 import { type Gateway, startGateway } from '../start.js'
+import type { ConfigFlags } from './config-flags.js'
 import { oneLine, print, printJson, printTable, progress } from './output.js'
-import type { ConfigFlags } from './program.js'
 import { usingGateway } from './shutdown.js'
 
 // Slow launchers are reported as what they are: still starting.

@@ -1,5 +1,5 @@
 import { startGateway } from '../start.js'
-import type { ConfigFlags } from './program.js'
+import type { ConfigFlags } from './config-flags.js'
 import { firstSignal } from './shutdown.js'
 
 export interface StdioFlags extends ConfigFlags {

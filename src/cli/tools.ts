@@ -1,8 +1,8 @@
 import { toExitStatus } from '../errors/faces.js'
 import { type Gateway, startGateway } from '../start.js'
+import type { ConfigFlags } from './config-flags.js'
 import { callGatewayTool, type Outcome } from './gateway-tool.js'
 import { oneLine, printJson, printTable } from './output.js'
-import type { ConfigFlags } from './program.js'
 import { usingGateway } from './shutdown.js'
 
 export interface ToolsFlags extends ConfigFlags {

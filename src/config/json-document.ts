@@ -23,22 +23,28 @@ export async function readJsonDocument(file: string): Promise<JsonDocument> {
 export function parseJsonDocument(file: string, text: string): JsonDocument {
   const source = text.replace(/^\uFEFF/, '')
   const errors: ParseError[] = []
-  const root = parseTree(source, errors, { allowTrailingComma: true, disallowComments: false })
-  if (!root || errors.length > 0) {
-    const found = errors.length > 0 ? errors : [{ error: 4, offset: 0, length: 0 }]
+  try {
+    const root = parseTree(source, errors, { allowTrailingComma: true, disallowComments: false })
+    if (root && errors.length === 0) {
+      const problems: Problem[] = []
+      const value = toValue(root, [], (path, message) => problems.push({ file, path: formatPath(path), message }))
+      return { file, value, problems }
+    }
+  } catch {
+    // The parser is recursive, the stack is not endless.
     return {
       file,
       value: undefined,
-      problems: found.map(({ error, offset }) => ({
-        file,
-        path: lineAndColumn(source, offset),
-        message: `is not valid JSON: ${inWords(printParseErrorCode(error))}`,
-      })),
+      problems: [{ file, path: '', message: 'is nested too deeply to be a configuration' }],
     }
   }
-  const problems: Problem[] = []
-  const value = toValue(root, [], (path, message) => problems.push({ file, path: formatPath(path), message }))
-  return { file, value, problems }
+  const found = errors.length > 0 ? errors : [{ error: 4, offset: 0, length: 0 }]
+  const problems = found.map(({ error, offset }) => ({
+    file,
+    path: lineAndColumn(source, offset),
+    message: `is not valid JSON: ${inWords(printParseErrorCode(error))}`,
+  }))
+  return { file, value: undefined, problems }
 }
 
 /** jsonc-parser's own conversion keeps the last of two equal keys in silence and lets `__proto__` set a prototype. */

@@ -1,7 +1,8 @@
 import { z } from 'zod'
+import { isJsonObject } from '../json.js'
 import type { JsonDocument } from './json-document.js'
 import { formatPath, type Problem } from './problem.js'
-import { keysOf, toProblems } from './schema.js'
+import { toProblems } from './schema.js'
 
 const patterns = z.array(z.string().min(1))
 
@@ -36,8 +37,6 @@ export type AccessPatterns = Readonly<z.infer<typeof Access>>
 export type AgentRules = Readonly<z.infer<typeof Agent>>
 export type RulesConfig = Readonly<z.infer<typeof Rules>>
 
-const KNOWN_KEYS = [...keysOf(Rules), ...keysOf(Agent), ...keysOf(Access), 'deny_on_missing_agent']
-
 // Part of the file format, but not in force in this version. To read them as if they were would grant what they forbid.
 const NOT_IN_FORCE = ['identity', 'roles', 'scopes', 'limits']
 
@@ -49,37 +48,34 @@ export interface RulesFile {
 export function parseRulesFile({ file, value, problems }: JsonDocument): RulesFile {
   const none = Rules.parse({})
   if (value === undefined) return { rules: none, problems }
-  const found = [...problems, ...conditionsIn(file, value)]
-  if (found.length > problems.length) return { rules: none, problems: found }
-  const parsed = Rules.safeParse(value)
-  if (parsed.success) return { rules: parsed.data, problems: found }
-  return { rules: none, problems: [...found, ...toProblems(file, parsed.error, [], KNOWN_KEYS)] }
+  const found = [...problems]
+  const enforced = withoutUnenforced(value, [], (path, message) =>
+    found.push({ file, path: formatPath(path), message }),
+  )
+  const parsed = Rules.safeParse(enforced)
+  if (!parsed.success) found.push(...toProblems(file, parsed.error, Rules))
+  return { rules: parsed.success && found.length === 0 ? parsed.data : none, problems: found }
 }
 
-/** Finds rules this version cannot enforce: they are refused by name, with the reason. */
-function conditionsIn(file: string, value: unknown): Problem[] {
-  const problems: Problem[] = []
-  const visit = (node: unknown, path: readonly PropertyKey[]): void => {
-    if (typeof node !== 'object' || node === null) return
-    if (path.length === 1 && NOT_IN_FORCE.includes(String(path[0]))) {
-      problems.push({
-        file,
-        path: formatPath(path),
-        message: 'is not enforced by this version yet: remove it, nothing would be checked by it',
-      })
-      return
-    }
-    if (!Array.isArray(node) && 'tool' in node && ('when' in node || 'effect' in node)) {
-      problems.push({
-        file,
-        path: formatPath(path),
-        message:
-          'conditions and effects are not enforced by this version yet: write the tool name alone, or leave it out',
-      })
-      return
-    }
-    for (const [key, child] of Object.entries(node)) visit(child, [...path, Array.isArray(node) ? Number(key) : key])
+/** Takes out, and reports by name, what this version cannot enforce: sections, and conditions in lists of tools. */
+function withoutUnenforced(
+  value: unknown,
+  path: readonly PropertyKey[],
+  report: (path: readonly PropertyKey[], message: string) => void,
+): unknown {
+  if (Array.isArray(value)) return value.map((item, index) => withoutUnenforced(item, [...path, index], report))
+  if (!isJsonObject(value)) return value
+  if (typeof path.at(-1) === 'number' && typeof value.tool === 'string' && ('when' in value || 'effect' in value)) {
+    report(
+      path,
+      'conditions and effects are not enforced by this version yet: write the tool name alone, or leave it out',
+    )
+    return value.tool
   }
-  visit(value, [])
-  return problems
+  const kept = Object.entries(value).filter(([key]) => {
+    const unenforced = path.length === 0 && NOT_IN_FORCE.includes(key)
+    if (unenforced) report([key], 'is not enforced by this version yet: remove it, nothing would be checked by it')
+    return !unenforced
+  })
+  return Object.fromEntries(kept.map(([key, item]) => [key, withoutUnenforced(item, [...path, key], report)]))
 }

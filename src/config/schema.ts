@@ -1,31 +1,39 @@
 import { closest } from 'fastest-levenshtein'
-import type { z } from 'zod'
+import { z } from 'zod'
 import { formatPath, type Problem } from './problem.js'
 
-/** Turns zod's findings into problems that name the path and, for a key nobody knows, the nearest key that exists. */
+/** Turns zod's findings into problems that name the path and, for a key nobody knows, the nearest key that would be right there. */
 export function toProblems(
   file: string,
   error: z.ZodError,
-  prefix: readonly PropertyKey[],
-  knownKeys: readonly string[],
+  schema: z.ZodType,
+  prefix: readonly PropertyKey[] = [],
 ): Problem[] {
   return error.issues.flatMap(issue => {
     const at = [...prefix, ...issue.path]
     if (issue.code === 'unrecognized_keys') {
-      return issue.keys.map(key => ({ file, path: formatPath([...at, key]), message: unknownKey(key, knownKeys) }))
+      const known = keysAt(schema, issue.path)
+      return issue.keys.map(key => ({ file, path: formatPath([...at, key]), message: unknownKey(key, known) }))
     }
-    return [{ file, path: formatPath(at), message: issue.message }]
+    // A bad key of a record says why one level further down.
+    const message = issue.code === 'invalid_key' ? (issue.issues[0]?.message ?? issue.message) : issue.message
+    return [{ file, path: formatPath(at), message }]
   })
 }
 
-export function unknownKey(key: string, knownKeys: readonly string[]): string {
-  const nearest = knownKeys.length > 0 ? closest(key, [...knownKeys]) : undefined
-  return nearest === undefined
-    ? 'is not a key the gateway knows'
-    : `is not a key the gateway knows, did you mean "${nearest}"?`
+export function unknownKey(key: string, known: readonly string[]): string {
+  if (known.length === 0) return 'is not a key the gateway knows'
+  return `is not a key the gateway knows, did you mean "${closest(key, known)}"?`
 }
 
-/** Every key of a zod object, and of the objects inside it, for suggestions. */
-export function keysOf(schema: z.ZodObject): string[] {
-  return Object.keys(schema.shape)
+/** The keys an object may have at this place of a schema. */
+function keysAt(schema: unknown, path: readonly PropertyKey[]): string[] {
+  if (schema instanceof z.ZodOptional || schema instanceof z.ZodDefault) return keysAt(schema.unwrap(), path)
+  if (schema instanceof z.ZodUnion) return schema.options.flatMap(option => keysAt(option, path))
+  const [next, ...rest] = path
+  if (schema instanceof z.ZodObject)
+    return next === undefined ? Object.keys(schema.shape) : keysAt(schema.shape[String(next)], rest)
+  if (schema instanceof z.ZodRecord) return next === undefined ? [] : keysAt(schema.valueType, rest)
+  if (schema instanceof z.ZodArray) return next === undefined ? [] : keysAt(schema.element, rest)
+  return []
 }

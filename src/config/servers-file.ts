@@ -3,7 +3,7 @@ import { z } from 'zod'
 import { isJsonObject } from '../json.js'
 import type { JsonDocument } from './json-document.js'
 import { formatPath, type Problem } from './problem.js'
-import { keysOf, toProblems, unknownKey } from './schema.js'
+import { toProblems, unknownKey } from './schema.js'
 import { type Env, expandVariables } from './variables.js'
 
 /** What every server has, whatever it is reached by. Times are milliseconds. */
@@ -51,7 +51,14 @@ export interface ServersFile {
   readonly secrets: readonly string[]
 }
 
-const milliseconds = z.number().int().positive()
+// setTimeout takes no more than a signed 32-bit number.
+const milliseconds = z
+  .number()
+  .int()
+  .positive()
+  .max(2 ** 31 - 1)
+const TIMEOUT_MS = 60_000
+const MAX_TIMEOUT_MS = 30 * 60_000
 const globs = z.array(z.string().min(1))
 
 const OAuth = z.strictObject({
@@ -72,8 +79,8 @@ const OAuth = z.strictObject({
 const Common = z.strictObject({
   description: z.string().optional(),
   disabled: z.boolean().default(false),
-  timeoutMs: milliseconds.default(60_000),
-  maxTimeoutMs: milliseconds.default(30 * 60_000),
+  timeoutMs: milliseconds.optional(),
+  maxTimeoutMs: milliseconds.optional(),
   startupTimeoutMs: milliseconds.default(120_000),
   tools: z.strictObject({ allow: globs.optional(), deny: globs.default([]) }).default({ deny: [] }),
   session: z.enum(['shared', 'per-agent', 'per-user']).default('shared'),
@@ -102,7 +109,6 @@ const Http = Common.extend({
   oauth: z.union([OAuth, z.literal(false)]).default({}),
 })
 
-const SERVER_KEYS = [...new Set([...keysOf(Stdio), ...keysOf(Http), 'type'])]
 // A name is shown to agents, put into URLs and in front of tool names: no control characters, no slashes.
 const SERVER_NAME = /^[^\p{Cc}/\\]{1,64}$/u
 
@@ -197,17 +203,20 @@ function parseServer({ file, name, entry, env }: RawServer): ParsedServer {
   const parsed = schema.safeParse({ ...(isJsonObject(expanded) ? expanded : {}), transport })
   // With a variable unset, a field may not look right (a URL, say); that is one mistake, not two.
   if (!parsed.success) {
-    const problems = toProblems(file, parsed.error, path, SERVER_KEYS)
+    const problems = toProblems(file, parsed.error, schema, path)
     const unexplained = problems.filter(problem => !unset.some(({ path: at }) => at === problem.path))
     if (unexplained.length > 0) return { problems: unexplained, secrets: [...secrets] }
     return { server: placeholder(name, transport, entry, unset), problems: [], secrets: [...secrets] }
   }
-  const config = parsed.data
-  if (config.maxTimeoutMs < config.timeoutMs)
-    return refuse([...path, 'maxTimeoutMs'], `is less than timeoutMs (${config.timeoutMs})`)
+  const { timeoutMs, maxTimeoutMs } = parsed.data
+  if (timeoutMs !== undefined && maxTimeoutMs !== undefined && maxTimeoutMs < timeoutMs) {
+    return refuse([...path, 'maxTimeoutMs'], `is less than timeoutMs (${timeoutMs})`)
+  }
+  const config = { ...parsed.data, ...timeouts(parsed.data) }
   for (const secret of secretsOf(config)) secrets.add(secret)
+  const misconfigured = config.disabled ? [] : unset
   return {
-    server: { ...config, name, misconfigured: unset, fingerprint: fingerprintOf(config) },
+    server: { ...config, name, misconfigured, fingerprint: fingerprintOf(config) },
     problems: [],
     secrets: [...secrets],
   }
@@ -220,10 +229,18 @@ function placeholder(
   entry: Record<string, unknown>,
   unset: readonly Problem[],
 ): ServerConfig {
-  const description = typeof entry.description === 'string' ? { description: entry.description } : {}
-  const common = { ...Common.parse(description), name, misconfigured: unset, fingerprint: fingerprintOf(entry) }
+  const { data = Common.parse({}) } = Common.pick({ description: true, disabled: true }).loose().safeParse(entry)
+  const parsed = Common.parse({ description: data.description, disabled: data.disabled })
+  const misconfigured = parsed.disabled ? [] : unset
+  const common = { ...parsed, ...timeouts(parsed), name, misconfigured, fingerprint: fingerprintOf(entry) }
   if (transport === 'stdio') return { ...common, transport, command: '', args: [], env: {}, inheritEnv: [] }
   return { ...common, transport, url: '', headers: {}, oauth: false }
+}
+
+/** The limit that is not written gives way to the one that is. */
+function timeouts({ timeoutMs, maxTimeoutMs }: { timeoutMs?: number | undefined; maxTimeoutMs?: number | undefined }) {
+  const max = maxTimeoutMs ?? Math.max(timeoutMs ?? 0, MAX_TIMEOUT_MS)
+  return { timeoutMs: timeoutMs ?? Math.min(TIMEOUT_MS, max), maxTimeoutMs: max }
 }
 
 function transportOf(entry: Readonly<Record<string, unknown>>): ServerConfig['transport'] | undefined {

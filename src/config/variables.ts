@@ -18,7 +18,7 @@ export function expandVariables(template: string, env: Env): Expansion {
   const missing: string[] = []
   const text = template.replace(REFERENCE, (reference, name: string | undefined, fallback: string | undefined) => {
     if (name === undefined) return '${'
-    const value = env[name]
+    const value = Object.hasOwn(env, name) ? env[name] : undefined
     if (value !== undefined) {
       values.push(value)
       return value

@@ -4,11 +4,12 @@ import { join } from 'node:path'
 import { z } from 'zod'
 import type { Env } from '../config/variables.js'
 import { GatewayError } from '../errors/gateway-error.js'
-import { parseJson } from '../json.js'
+import { isJsonObject, parseJson } from '../json.js'
 import { openSealingKey, type SealingKey } from './key.js'
 import { withLock } from './lock.js'
 
 const CIPHER = 'aes-256-gcm'
+const VERSION = 1
 
 const SealedEntry = z.object({
   issuer: z.string(),
@@ -17,7 +18,11 @@ const SealedEntry = z.object({
   tag: z.string(),
   data: z.string(),
 })
-const SealedFile = z.object({ version: z.literal(1), keyId: z.string(), entries: z.record(z.string(), z.unknown()) })
+const SealedFile = z.object({
+  version: z.literal(VERSION),
+  keyId: z.string(),
+  entries: z.record(z.string(), z.unknown()),
+})
 
 type SealedFile = z.infer<typeof SealedFile>
 
@@ -59,8 +64,8 @@ export function openCredentialStore({ directory, env, warn }: CredentialStoreOpt
   }
 
   function openEntry(sealed: SealedFile, key: SealingKey, entry: EntryName): unknown {
+    if (!Object.hasOwn(sealed.entries, entry.name)) return undefined
     const stored = sealed.entries[entry.name]
-    if (stored === undefined) return undefined
     try {
       return unseal(SealedEntry.parse(stored), key, entry)
     } catch {
@@ -69,26 +74,35 @@ export function openCredentialStore({ directory, env, warn }: CredentialStoreOpt
     }
   }
 
+  /** The file's content; a file that does not parse is moved aside first. Only with the lock held. */
+  async function loadHoldingLock(): Promise<SealedFile | undefined> {
+    const sealed = await readSealedFile(file)
+    if (sealed !== 'damaged') return sealed
+    // The logins in it are lost, the gateway is not.
+    const kept = `${file}.damaged-${Date.now()}`
+    await rename(file, kept)
+    warn(`${file} is damaged and was moved to ${kept}`)
+    return undefined
+  }
+
   return {
     async read(entry) {
-      const sealed = await readSealedFile(file, warn)
+      const found = await readSealedFile(file)
+      const sealed = found === 'damaged' ? await withLock(file, loadHoldingLock) : found
       return sealed && openEntry(sealed, await keyFor(sealed), entry)
     },
 
     async update(entry, change) {
       await mkdir(directory, { recursive: true, mode: 0o700 })
       return withLock(file, async assertHeld => {
-        const sealed = await readSealedFile(file, warn)
+        const sealed = await loadHoldingLock()
         const key = await keyFor(sealed)
         const current = sealed && openEntry(sealed, key, entry)
         const next = await change(current)
         if (JSON.stringify(next) === JSON.stringify(current)) return next
         assertHeld()
-        await replaceFile(file, {
-          version: 1,
-          keyId: key.id,
-          entries: { ...sealed?.entries, [entry.name]: seal(next, key, entry) },
-        })
+        const entries = { ...sealed?.entries, [entry.name]: seal(next, key, entry) }
+        await replaceFile(file, { version: VERSION, keyId: key.id, entries })
         return next
       })
     },
@@ -96,7 +110,7 @@ export function openCredentialStore({ directory, env, warn }: CredentialStoreOpt
 }
 
 const boundTo = ({ name, issuer, resource }: EntryName): Buffer =>
-  Buffer.from(JSON.stringify([1, name, issuer, resource]))
+  Buffer.from(JSON.stringify([VERSION, name, issuer, resource]))
 
 function seal(value: unknown, key: SealingKey, entry: EntryName): z.infer<typeof SealedEntry> {
   const iv = randomBytes(12)
@@ -120,8 +134,7 @@ function unseal({ iv, tag, data }: z.infer<typeof SealedEntry>, key: SealingKey,
   return JSON.parse(Buffer.concat([decipher.update(decode(data)), decipher.final()]).toString('utf8'))
 }
 
-/** A file that does not parse is kept beside and counts as absent: the logins in it are lost, the gateway is not. */
-async function readSealedFile(file: string, warn: (message: string) => void): Promise<SealedFile | undefined> {
+async function readSealedFile(file: string): Promise<SealedFile | 'damaged' | undefined> {
   let text: string
   try {
     text = await readFile(file, 'utf8')
@@ -129,12 +142,16 @@ async function readSealedFile(file: string, warn: (message: string) => void): Pr
     if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined
     throw error
   }
-  const parsed = SealedFile.safeParse(parseJson(text)?.value)
+  const value = parseJson(text)?.value
+  const parsed = SealedFile.safeParse(value)
   if (parsed.success) return parsed.data
-  const kept = `${file}.damaged-${Date.now()}`
-  await rename(file, kept)
-  warn(`${file} is damaged and was moved to ${kept}`)
-  return undefined
+  if (isJsonObject(value) && typeof value.version === 'number' && value.version > VERSION) {
+    throw new GatewayError(
+      'CONFIG_INVALID',
+      `${file} was written by a newer version of the gateway (format ${value.version}): use that version, or another GATEWAY_STATE_DIR`,
+    )
+  }
+  return 'damaged'
 }
 
 async function replaceFile(file: string, content: SealedFile): Promise<void> {

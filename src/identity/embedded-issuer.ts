@@ -40,8 +40,7 @@ export interface EmbeddedIssuer {
 /** Opens the issuer; the first to open it makes the key. */
 export async function openEmbeddedIssuer(store: CredentialStore): Promise<EmbeddedIssuer> {
   const stored = await store.update(ENTRY, async current => {
-    const parsed = StoredKey.safeParse(current)
-    return parsed.success ? parsed.data : newKey()
+    return StoredKey.safeParse(current).success ? current : newKey()
   })
   const jwk = StoredKey.parse(stored)
   const kid = await calculateJwkThumbprint(jwk)

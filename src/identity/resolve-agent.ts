@@ -1,6 +1,6 @@
 import { GatewayError } from '../errors/gateway-error.js'
 import { type AccessRules, entriesFor } from '../rules/compile.js'
-import { compileGlob } from '../rules/glob.js'
+import { compileGlob, isGlob } from '../rules/glob.js'
 import type { Principal } from './principal.js'
 
 /**
@@ -34,7 +34,7 @@ function onlyAgentOf(agents: readonly string[]): string {
   const [only, ...others] = agents
   if (only === undefined)
     throw new GatewayError('INVALID_AGENT_ID', 'the token names no agent: it needs the claim "agent_id" or "agents"')
-  if (others.length > 0 || /[*?[]/.test(only)) {
+  if (others.length > 0 || isGlob(only)) {
     throw new GatewayError(
       'INVALID_AGENT_ID',
       `the token may act as several agents: pass agent_id, one of ${agents.join(', ')}`,

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import { errors, type JWTPayload, type JWTVerifyGetKey, jwtVerify } from 'jose'
 import { LRUCache } from 'lru-cache'
+import { isGlob } from '../rules/glob.js'
 import type { Principal } from './principal.js'
 
 /** A token that is not good here. `description` says what was got and what was wanted, and never contains the token. */
@@ -57,6 +58,8 @@ export function createTokenVerifier(options: TokenVerifierOptions): TokenVerifie
         throw new InvalidTokenError(expired(known.expiresAt))
       }
       const payload = await checkedPayload(token, options, clockToleranceSeconds, now())
+      if (typeof payload.sub !== 'string' || payload.sub === '')
+        throw new InvalidTokenError('the claim "sub" is not a name')
       const fresh = toVerifiedToken(payload)
       verified.set(hash, fresh)
       return fresh
@@ -127,9 +130,11 @@ function toVerifiedToken(payload: JWTPayload): VerifiedToken {
   }
 }
 
-/** The claims `agent_id` (a name) and `agents` (names and globs). */
+/** The claims `agent_id` (a name; one with glob characters is none) and `agents` (names and globs). */
 function agentsIn(payload: JWTPayload): string[] {
   const { agent_id: agent, agents } = payload
   const listed = Array.isArray(agents) ? agents.filter(entry => typeof entry === 'string' && entry !== '') : []
-  return typeof agent === 'string' && agent !== '' ? [agent, ...listed.filter(entry => entry !== agent)] : listed
+  return typeof agent === 'string' && agent !== '' && !isGlob(agent)
+    ? [agent, ...listed.filter(entry => entry !== agent)]
+    : listed
 }

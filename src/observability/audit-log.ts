@@ -1,6 +1,11 @@
-import { chmodSync } from 'node:fs'
-import { pino } from 'pino'
+import { open } from 'node:fs'
+import { chmod, mkdir } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import { promisify } from 'node:util'
+import { LineWriter } from './line-writer.js'
 import type { Redactor } from './redactor.js'
+
+const openDescriptor = promisify(open)
 
 /** One tool call, whatever became of it. Never contains argument values. */
 export interface AuditEvent {
@@ -21,45 +26,33 @@ export interface AuditEvent {
 
 export interface AuditLog {
   write(event: AuditEvent): void
-  /** Flushes what is still in memory. */
+  /** Waits, for a moment, for what is still in memory. */
   close(): Promise<void>
 }
 
 export interface AuditLogOptions {
   readonly file: string
   readonly redactor: Redactor
+  /** Called once per outage. */
   readonly onError: (error: Error) => void
 }
 
-/** Appends JSON lines without waiting for the disk: lines queue up behind the write that is under way. */
+const FLUSH_MS = 2_000
+const OWNER_ONLY = 0o600
+
+/** Appends JSON lines to a file that only its owner may read. A call never waits for the disk, and never fails for it. */
 export function openAuditLog({ file, redactor, onError }: AuditLogOptions): AuditLog {
-  const destination = pino.destination({ dest: file, append: true, mkdir: true, sync: false, mode: 0o600 })
-  let failing = false
-  destination.on('error', error => {
-    // Once per outage, or a full disk would fill the log as well.
-    if (!failing) onError(error)
-    failing = true
-  })
-  destination.on('drain', () => {
-    failing = false
-  })
-  destination.once('ready', () => restrict(file))
+  const writer = new LineWriter(() => openFile(file), onError)
   return {
-    write: event => void destination.write(`${redactor.redact(JSON.stringify(event))}\n`),
-    close: () =>
-      new Promise(resolve => {
-        destination.once('close', () => resolve())
-        destination.once('error', () => resolve())
-        destination.end()
-      }),
+    write: event => writer.write(`${redactor.redact(JSON.stringify(event))}\n`),
+    close: () => writer.settle(FLUSH_MS),
   }
 }
 
-/** A file from before may be open to others. */
-function restrict(file: string): void {
-  try {
-    chmodSync(file, 0o600)
-  } catch {
-    // Not our file: whoever owns it decides who reads it.
-  }
+/** The descriptor lives as long as the process. A file from before may be open to others, so its mode is set as well. */
+async function openFile(file: string): Promise<number> {
+  await mkdir(dirname(file), { recursive: true, mode: 0o700 })
+  const fd = await openDescriptor(file, 'a', OWNER_ONLY)
+  await chmod(file, OWNER_ONLY).catch(() => {}) // not our file: whoever owns it decides who reads it
+  return fd
 }

@@ -1,4 +1,5 @@
 import { type Logger, pino } from 'pino'
+import { LineWriter } from './line-writer.js'
 import type { Redactor } from './redactor.js'
 
 export type { Logger }
@@ -19,23 +20,34 @@ const SECRET_FIELDS = [
   'env',
 ]
 
+const STDERR = 2
+const FLUSH_MS = 500
+
 export interface LoggerOptions {
   readonly level?: string | undefined
   readonly redactor: Redactor
 }
 
+export interface Log {
+  readonly logger: Logger
+  /** Waits, for a moment, for what is not written yet. */
+  close(): Promise<void>
+}
+
 /** One JSON line an event on stderr; stdout belongs to MCP. Writing does not wait: a host that never reads stderr cannot stall us. */
-export function createLogger({ level, redactor }: LoggerOptions): Logger {
-  const chosen = LEVELS.find(name => name === level?.toLowerCase()) ?? 'info'
-  return pino(
+export function openLog({ level, redactor }: LoggerOptions): Log {
+  const nowhereToReport = () => {}
+  const writer = new LineWriter(async () => STDERR, nowhereToReport)
+  const logger = pino(
     {
-      level: chosen,
+      level: LEVELS.find(name => name === level?.toLowerCase()) ?? 'info',
       base: null,
       timestamp: pino.stdTimeFunctions.isoTime,
       formatters: { level: label => ({ level: label }) },
       redact: { paths: SECRET_FIELDS.flatMap(field => [field, `*.${field}`]), censor: '[redacted]' },
       hooks: { streamWrite: line => redactor.redact(line) },
     },
-    pino.destination({ dest: 2, sync: false }),
+    writer,
   )
+  return { logger, close: () => writer.settle(FLUSH_MS) }
 }

@@ -26,7 +26,7 @@ export function createRedactor(): Redactor {
 const writtenForms = (secret: string): string[] => [
   secret,
   JSON.stringify(secret).slice(1, -1),
-  encodeURIComponent(secret),
+  encodeURIComponent(secret.replace(/\p{Surrogate}/gu, '\uFFFD')), // half a character has no URL form
 ]
 
 const escapeRegExp = (text: string): string => text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')

@@ -1,3 +1,4 @@
+import { formatPath } from '../config/problem.js'
 import { type AccessRules, type CompiledAgent, type CompiledPattern, entriesFor, type ServerFilter } from './compile.js'
 
 /** What an agent wants to reach. Without `tool`: may it see the server at all? */
@@ -20,7 +21,7 @@ export interface Decision {
  */
 export function decide(rules: AccessRules, { agent, server, tool }: Wanted): Decision {
   const entries = entriesFor(rules, agent)
-  if (entries.length === 0) return deny(`agents.${agent}`, `the rules have no entry for the agent "${agent}"`)
+  if (entries.length === 0) return deny(ruleOf(agent), `the rules have no entry for the agent "${agent}"`)
   let allowed: Decision | undefined
   for (const entry of entries) {
     const decision = decideByEntry(entry, server, tool)
@@ -28,7 +29,7 @@ export function decide(rules: AccessRules, { agent, server, tool }: Wanted): Dec
     allowed ??= decision
   }
   const filtered = tool === undefined ? undefined : decideByFilter(rules.filters.get(server), server, tool)
-  return filtered ?? allowed ?? deny(`agents.${agent}`, 'no rule allows it')
+  return filtered ?? allowed ?? deny(ruleOf(agent), 'no rule allows it')
 }
 
 /** The order of DESIGN section 2, steps 2 to 6; the first that matches answers. */
@@ -41,7 +42,7 @@ function decideByEntry(
   if (deniedServer) return deny(deniedServer.rule, `the server "${server}" is denied to "${name}"`)
   const allowedServer = firstMatch(allowed.servers, server)
   if (!allowedServer)
-    return deny(`agents.${name}.allow.servers`, `the server "${server}" is not among those allowed to "${name}"`)
+    return deny(ruleOf(name, 'allow', 'servers'), `the server "${server}" is not among those allowed to "${name}"`)
   if (tool === undefined) return allow(allowedServer.rule, `the server "${server}" is allowed to "${name}"`)
 
   for (const { server: key, tools } of denied.tools) {
@@ -68,6 +69,8 @@ function decideByFilter(filter: ServerFilter | undefined, server: string, tool: 
     return deny(filter.allowRule, `the tool "${tool}" of "${server}" is not offered to anybody`)
   return undefined
 }
+
+const ruleOf = (agent: string, ...rest: string[]): string => formatPath(['agents', agent, ...rest])
 
 const firstMatch = (patterns: readonly CompiledPattern[], name: string): CompiledPattern | undefined =>
   patterns.find(({ matches }) => matches(name))

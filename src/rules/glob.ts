@@ -3,6 +3,9 @@ export type Matcher = (name: string) => boolean
 
 type Part = { readonly kind: 'many' } | { readonly kind: 'one'; readonly matches: (character: string) => boolean }
 
+/** True when the text means more than itself. */
+export const isGlob = (text: string): boolean => /[*?[]/.test(text)
+
 /**
  * Compiles a glob over names: `*` any run of characters, `?` one, `[abc]`, `[a-z]`, `[!a]` one of a set; case-sensitive.
  *
@@ -10,7 +13,7 @@ type Part = { readonly kind: 'many' } | { readonly kind: 'one'; readonly matches
  * could put into a tool name to slip past a deny rule. Matching is O(pattern × name), so a name cannot stall it either.
  */
 export function compileGlob(pattern: string): Matcher {
-  if (!/[*?[]/.test(pattern)) return name => name === pattern
+  if (!isGlob(pattern)) return name => name === pattern
   const parts = parse(pattern)
   return parts.every(part => part.kind === 'many') ? () => true : name => matches(parts, [...name])
 }

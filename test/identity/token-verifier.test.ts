@@ -1,0 +1,237 @@
+import fc from 'fast-check'
+import { type CryptoKey, createLocalJWKSet, errors, exportJWK, exportSPKI, generateKeyPair, SignJWT } from 'jose'
+import { beforeAll, describe, expect, test } from 'vitest'
+import { resolveAgent } from '../../src/identity/resolve-agent.js'
+import {
+  createTokenVerifier,
+  InvalidTokenError,
+  type TokenVerifier,
+  type TokenVerifierOptions,
+} from '../../src/identity/token-verifier.js'
+import { compileRules } from '../../src/rules/compile.js'
+
+const ISSUER = 'https://idp.example/realms/mcp'
+const AUDIENCE = 'https://gateway.example/mcp'
+const NOW = 1_800_000_000 // seconds, as in a token
+const MINUTE = 60
+
+let privateKey: CryptoKey
+let publicKey: CryptoKey
+let keys: TokenVerifierOptions['keys']
+let verifier: TokenVerifier
+
+beforeAll(async () => {
+  ;({ privateKey, publicKey } = await generateKeyPair('ES256', { extractable: true }))
+  keys = createLocalJWKSet({ keys: [{ ...(await exportJWK(publicKey)), kid: 'k1', alg: 'ES256' }] })
+  verifier = createVerifier()
+})
+
+const createVerifier = (options: Partial<TokenVerifierOptions> = {}) =>
+  createTokenVerifier({
+    issuer: ISSUER,
+    audiences: [AUDIENCE],
+    algorithms: ['ES256'],
+    keys,
+    now: () => NOW * 1000,
+    ...options,
+  })
+
+const good = { iss: ISSUER, aud: AUDIENCE, sub: 'user-1', exp: NOW + 5 * MINUTE, agent_id: 'team' }
+// Unchecked, as whoever makes a token is free to write what he likes.
+const sign = (claims: Record<string, unknown>, { key = privateKey, kid = 'k1' } = {}) =>
+  new SignJWT(claims).setProtectedHeader({ alg: 'ES256', kid }).sign(key)
+
+const encoded = (value: unknown) => Buffer.from(JSON.stringify(value)).toString('base64url')
+
+async function refusal(token: string, by: TokenVerifier = verifier): Promise<InvalidTokenError> {
+  const error = await by.verify(token).then(
+    () => undefined,
+    (thrown: unknown) => thrown,
+  )
+  if (!(error instanceof InvalidTokenError)) throw new Error('expected an InvalidTokenError', { cause: error })
+  expect(error.description).not.toBe('')
+  if (token.length > 30) expect(`${error.message} ${error.description}`).not.toContain(token)
+  return error
+}
+
+describe('a good token', () => {
+  test('says who is calling', async () => {
+    const token = await sign({ ...good, client_id: 'cli', scope: 'mcp:read  mcp:write' })
+    expect(await verifier.verify(token)).toEqual({
+      principal: { id: 'user-1', agents: ['team'] },
+      clientId: 'cli',
+      scopes: ['mcp:read', 'mcp:write'],
+      expiresAt: good.exp,
+    })
+  })
+
+  test.each<[what: string, claims: Record<string, unknown>]>([
+    ['an audience among others', { aud: ['https://other.example', AUDIENCE] }],
+    ['expired half a minute ago', { exp: NOW - 30 }],
+    ['valid in half a minute', { nbf: NOW + 30 }],
+    ['valid since a minute', { nbf: NOW - MINUTE }],
+    ['issued by a clock that is ahead', { iat: NOW + 30 }],
+  ])('%s', async (_, claims) => {
+    expect((await verifier.verify(await sign({ ...good, ...claims }))).principal.id).toBe('user-1')
+  })
+
+  test.each<[what: string, claims: Record<string, unknown>, agents: string[]]>([
+    ['agent_id', { agent_id: 'team' }, ['team']],
+    ['agents', { agent_id: undefined, agents: ['team', 'dev*'] }, ['team', 'dev*']],
+    ['both', { agent_id: 'team', agents: ['dev*', 'team'] }, ['team', 'dev*']],
+    ['neither', { agent_id: undefined }, []],
+    ['claims of another type', { agent_id: 7, agents: 'admin' }, []],
+    ['a list with strange entries', { agent_id: '', agents: ['', null, 7, { a: 1 }, 'dev'] }, ['dev']],
+  ])('its agents: %s', async (_, claims, agents) => {
+    expect((await verifier.verify(await sign({ ...good, ...claims }))).principal.agents).toEqual(agents)
+  })
+
+  test('agent_id is a name: only "agents" may hold globs', async () => {
+    const rules = compileRules({ agents: { admin: {} }, defaults: { deny_on_missing_agent: true } }, [])
+    const { principal } = await verifier.verify(await sign({ ...good, agent_id: '*' }))
+    expect(() => resolveAgent(rules, principal, 'admin')).toThrow(expect.objectContaining({ code: 'INVALID_AGENT_ID' }))
+  })
+})
+
+describe('a bad token', () => {
+  test.each<[what: string, claims: Record<string, unknown>]>([
+    ['expired five minutes ago', { exp: NOW - 5 * MINUTE }],
+    ['valid in five minutes', { nbf: NOW + 5 * MINUTE }],
+    ['another issuer', { iss: 'https://evil.example' }],
+    ['an issuer that starts alike', { iss: `${ISSUER}.evil.example` }],
+    ['an issuer with a slash more', { iss: `${ISSUER}/` }],
+    ['another audience', { aud: 'https://other.example/mcp' }],
+    ['an audience that starts alike', { aud: `${AUDIENCE}2` }],
+    ['other audiences', { aud: ['https://a.example', 'https://b.example'] }],
+    ['no audience in the list', { aud: [] }],
+    ['no exp', { exp: undefined }],
+    ['no sub', { sub: undefined }],
+    ['no iss', { iss: undefined }],
+    ['no aud', { aud: undefined }],
+    ['exp as a text', { exp: String(good.exp) }],
+    ['nbf as a text', { nbf: 'now' }],
+    ['aud as an object', { aud: { [AUDIENCE]: true } }],
+    ['iss as a list', { iss: [ISSUER] }],
+    ['sub as a number', { sub: 42 }],
+    ['an empty sub', { sub: '' }],
+  ])('%s', async (_, claims) => {
+    await refusal(await sign({ ...good, ...claims }))
+  })
+
+  test('the error says what was got and what was wanted', async () => {
+    expect((await refusal(await sign({ ...good, aud: 'https://other.example' }))).description).toBe(
+      `audience mismatch: token has https://other.example, this server is ${AUDIENCE}`,
+    )
+    const { description } = await refusal(await sign({ ...good, iss: 'https://evil.example' }))
+    expect(description).toContain('https://evil.example')
+    expect(description).toContain(ISSUER)
+    expect((await refusal(await sign({ ...good, exp: 0 }))).description).toContain('1970-01-01')
+  })
+
+  test('an audience of any length makes a short error', async () => {
+    const { description } = await refusal(await sign({ ...good, aud: 'x'.repeat(5_000) }))
+    expect(description.length).toBeLessThan(500)
+  })
+
+  test('signed with alg none', async () => {
+    for (const alg of ['none', 'None', 'NONE']) await refusal(`${encoded({ alg, kid: 'k1' })}.${encoded(good)}.`)
+  })
+
+  test('HS256, signed with the public key as the secret', async () => {
+    const secret = new TextEncoder().encode(await exportSPKI(publicKey))
+    await refusal(await new SignJWT(good).setProtectedHeader({ alg: 'HS256', kid: 'k1' }).sign(secret))
+  })
+
+  test('signed with another key, under a name of its own and under ours', async () => {
+    const other = await generateKeyPair('ES256')
+    await refusal(await sign(good, { key: other.privateKey, kid: 'k2' }))
+    await refusal(await sign(good, { key: other.privateKey, kid: 'k1' }))
+  })
+
+  test('with a key of its own in the header', async () => {
+    const other = await generateKeyPair('ES256', { extractable: true })
+    const header = { alg: 'ES256', kid: 'k1', jwk: await exportJWK(other.publicKey), jku: 'https://evil.example/jwks' }
+    await refusal(await new SignJWT(good).setProtectedHeader(header).sign(other.privateKey))
+  })
+
+  test('with a critical header that nobody knows', async () => {
+    const [, payload, signature] = (await sign(good)).split('.')
+    await refusal(`${encoded({ alg: 'ES256', kid: 'k1', crit: ['x'], x: 1 })}.${payload}.${signature}`)
+  })
+
+  test('with claims changed after it was signed', async () => {
+    const [header, , signature] = (await sign(good)).split('.')
+    await refusal(`${header}.${encoded({ ...good, agent_id: 'admin' })}.${signature}`)
+  })
+
+  test('of 100 KB', async () => {
+    await refusal(await sign({ ...good, padding: 'x'.repeat(100_000) }))
+    await refusal('x'.repeat(100_000))
+  })
+
+  test.each([
+    ['nothing', ''],
+    ['dots', '..'],
+    ['words', 'not a token'],
+    ['an API key', 'gw_0123456789abcdef'],
+    ['five parts', 'a.b.c.d.e'],
+    ['a header that is no JSON', 'YWJj.YWJj.YWJj'],
+    ['a payload that is null', `${encoded({ alg: 'ES256' })}.${encoded(null)}.AAAA`],
+  ])('%s', async (_, token) => {
+    await refusal(token)
+  })
+
+  test('anything', async () => {
+    await fc.assert(fc.asyncProperty(fc.string(), async text => void (await refusal(text))))
+    const part = fc.string({ unit: fc.constantFrom(...'abcXYZ019-_') })
+    await fc.assert(fc.asyncProperty(part, part, part, async (...parts) => void (await refusal(parts.join('.')))))
+  })
+})
+
+describe('a token that was good before', () => {
+  test('is verified once, and refused when it has expired', async () => {
+    let now = NOW
+    let asked = 0
+    const counting = createVerifier({
+      now: () => now * 1000,
+      keys: (...header) => {
+        asked++
+        return keys(...header)
+      },
+    })
+    const token = await sign(good)
+    const first = await counting.verify(token)
+    expect(await counting.verify(token)).toEqual(first)
+    expect(asked).toBe(1)
+
+    now = good.exp + 30
+    expect(await counting.verify(token)).toEqual(first)
+    now = good.exp + 5 * MINUTE
+    await refusal(token, counting)
+    await refusal(token, counting)
+  })
+
+  test('opens the door to no other token', async () => {
+    const token = await sign(good)
+    await verifier.verify(token)
+    await refusal(`${token}x`)
+    await refusal(token.slice(0, -10))
+  })
+})
+
+test('the clock tolerance can be set', async () => {
+  const strict = createVerifier({ clockToleranceSeconds: 0 })
+  await refusal(await sign({ ...good, exp: NOW - 1 }), strict)
+  const generous = createVerifier({ clockToleranceSeconds: 10 * MINUTE })
+  expect((await generous.verify(await sign({ ...good, exp: NOW - 5 * MINUTE }))).principal.id).toBe('user-1')
+})
+
+test('any one of several audiences is this server', async () => {
+  const local = createVerifier({ audiences: [AUDIENCE, 'urn:local'] })
+  expect((await local.verify(await sign({ ...good, aud: 'urn:local' }))).principal.id).toBe('user-1')
+})
+
+test('a failure of the issuer is not the token’s fault', async () => {
+  const failing = createVerifier({ keys: () => Promise.reject(new errors.JWKSTimeout()) })
+  await expect(failing.verify(await sign(good))).rejects.toBeInstanceOf(errors.JWKSTimeout)
+})

@@ -21,7 +21,6 @@ const OPTIONS: Options = {
   strict: false, // schemas come from backends: unknown keywords and formats are theirs to know
   logger: false,
   verbose: true, // errors carry the schema part they quote
-  addUsedSchema: false,
   // Patterns come from backends too: RE2 matches in linear time, whatever they are.
   code: { regExp: Object.assign(compilePattern, { code: 'compilePattern' }) },
 }
@@ -43,7 +42,11 @@ export function compileArgumentCheck(inputSchema: unknown): ArgumentCheck {
     ajv.removeKeyword('uniqueItems').addKeyword('uniqueItems')
     const validate = ajv.compile(schema as AnySchema)
     return args => {
-      if (validate(args)) return undefined
+      try {
+        if (validate(args)) return undefined
+      } catch {
+        return { path: '', message: 'is nested too deeply', schema: {}, schemaPath: '#' }
+      }
       const [first] = validate.errors ?? []
       return first && toProblem(first)
     }
@@ -79,11 +82,12 @@ function toProblem({
 }
 
 /** A `pattern` that RE2 cannot express (look-around, back-references) matches everything: the backend decides. */
-function compilePattern(pattern: string): { test(text: string): boolean } {
+function compilePattern(pattern: string): { test(text: string): boolean; toString(): string } {
+  const toString = () => `/${pattern}/` // Ajv tells patterns apart by this
   try {
     const compiled = RE2JS.compile(RE2JS.translateRegExp(pattern))
-    return { test: text => compiled.test(text) }
+    return { test: text => compiled.test(text), toString }
   } catch {
-    return { test: () => true }
+    return { test: () => true, toString }
   }
 }

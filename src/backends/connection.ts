@@ -1,17 +1,20 @@
+import { setTimeout as wait } from 'node:timers/promises'
 import {
   Client,
   type PriorDiscovery,
-  type StandardSchemaV1,
+  SseError,
   StreamableHTTPClientTransport,
   type Transport,
 } from '@modelcontextprotocol/client'
+import type { Agent } from 'undici'
 import type { HttpServerConfig, ServerConfig, StdioServerConfig } from '../config/servers-file.js'
 import type { Env } from '../config/variables.js'
 import { GatewayError } from '../errors/gateway-error.js'
 import type { Logger } from '../observability/logger.js'
 import { version } from '../version.js'
-import { type CallClock, ConnectionBroken, type OutgoingCall, type RawResult } from './call.js'
-import { type DirectLane, directLaneOver } from './direct-lane.js'
+import { CallClock, ConnectionBroken, type OutgoingCall, type RawResult } from './call.js'
+import { httpLane, type Lane, sdkLane, stdioLane } from './lane.js'
+import { toParameterHeaders } from './parameter-headers.js'
 import { fromSdkError } from './sdk-errors.js'
 import { StdioTransport } from './stdio-transport.js'
 import type { BackendTool } from './tool.js'
@@ -30,10 +33,15 @@ export interface Connection {
   /** True when the backend announces changes of its tool list. */
   readonly announcesToolChanges: boolean
   readonly pid: number | undefined
-  /** Rejects with BackendRefusal, SessionLost, ConnectionBroken or a GatewayError. */
+  /** True when parameters may have to travel as headers too. */
+  readonly mirrorsParameters: boolean
+  /** Rejects with BackendRefusal, SessionLost, Unreachable, ConnectionBroken or a GatewayError. */
   callTool(call: OutgoingCall, tool: BackendTool, clock: CallClock): Promise<RawResult>
-  /** One page of `tools/list`. */
+  /** One page of `tools/list`. Rejects likewise. */
   listTools(cursor: string | undefined): Promise<RawResult>
+  /** Takes no new calls and closes once those under way are done. */
+  retire(): void
+  /** Ends everything now. */
   close(): Promise<void>
 }
 
@@ -64,7 +72,7 @@ async function connectStdio(config: StdioServerConfig, options: ConnectOptions):
       client,
       transport,
       options,
-      lane: directLaneOver({ stdio: transport }, client),
+      lane: stdioLane(transport, client),
       stderrTail: () => transport.stderrTail(),
       pid: () => transport.pid,
     })
@@ -80,28 +88,24 @@ async function connectStdio(config: StdioServerConfig, options: ConnectOptions):
 async function connectHttp(config: HttpServerConfig, options: ConnectOptions): Promise<Connection> {
   const { openPool, fetchOver, toHttpTarget } = await import('./http-lane.js')
   const pool = openPool()
-  const target = toHttpTarget(config, pool)
-  const transport = new StreamableHTTPClientTransport(new URL(config.url), {
-    fetch: fetchOver(pool),
-    requestInit: { headers: { ...config.headers } },
-  })
+  const wire = fetchOver(pool)
+  const init = { fetch: wire.fetch, requestInit: { headers: { ...config.headers } } }
+  const transport = new StreamableHTTPClientTransport(new URL(config.url), init)
   try {
     const client = await connectClient(transport, options)
-    const lane = directLaneOver({ http: target, transport }, client)
+    const lane = httpLane(toHttpTarget(config, pool), transport, client)
     const goodbye = async () => {
       if (transport.sessionId !== undefined) await transport.terminateSession()
     }
-    return toConnection({ client, transport, options, lane, goodbye, release: () => pool.destroy() })
+    return toConnection({ client, transport, options, lane, pool, goodbye })
   } catch (error) {
     await Promise.allSettled([transport.close(), pool.destroy()])
-    const failure = fromSdkError(error, config)
+    const failure = fromSdkError(error, config, wire.lastRefusal())
     // The statuses the specification names for "this may be a server of the old HTTP+SSE transport".
-    if (!options.signal.aborted && (failure.status === 400 || failure.status === 404 || failure.status === 405)) {
-      return connectSse(config, options).catch(() => {
-        throw failure.error
-      })
-    }
-    throw failure.error
+    if (options.signal.aborted || !failure.status || ![400, 404, 405].includes(failure.status)) throw failure.error
+    return connectSse(config, options).catch(() => {
+      throw failure.error
+    })
   }
 }
 
@@ -111,16 +115,15 @@ async function connectSse(config: HttpServerConfig, options: ConnectOptions): Pr
     import('@modelcontextprotocol/client'),
   ])
   const pool = openPool()
-  const transport = new SSEClientTransport(new URL(config.url), {
-    fetch: fetchOver(pool),
-    requestInit: { headers: { ...config.headers } },
-  })
+  const wire = fetchOver(pool)
+  const init = { fetch: wire.fetch, requestInit: { headers: { ...config.headers } } }
+  const transport = new SSEClientTransport(new URL(config.url), init)
   try {
     const client = await connectClient(transport, { ...options, prior: { kind: 'legacy' } })
-    return toConnection({ client, transport, options, lane: undefined, release: () => pool.destroy() })
+    return toConnection({ client, transport, options, lane: sdkLane(client, config), pool })
   } catch (error) {
     await Promise.allSettled([transport.close(), pool.destroy()])
-    throw fromSdkError(error, config).error
+    throw fromSdkError(error, config, wire.lastRefusal()).error
   }
 }
 
@@ -149,27 +152,28 @@ interface Parts {
   readonly client: Client
   readonly transport: Transport
   readonly options: ConnectOptions
-  readonly lane: DirectLane | undefined
+  readonly lane: Lane
+  readonly pool?: Agent
   readonly goodbye?: () => Promise<void>
-  readonly release?: () => Promise<void>
   readonly stderrTail?: () => string[]
   readonly pid?: () => number | undefined
 }
 
-function toConnection({ client, transport, options, lane, goodbye, release, stderrTail, pid }: Parts): Connection {
+function toConnection({ client, transport, options, lane, pool, goodbye, stderrTail, pid }: Parts): Connection {
   const { config, logger } = options
   const discover = client.getDiscoverResult()
   const era = client.getProtocolEra() === 'modern' ? 'modern' : 'legacy'
   const tools = client.getServerCapabilities()?.tools
   const closing = new AbortController()
-  client.onerror = error => logger.debug({ server: config.name, reason: error.message }, 'backend connection reported')
+  client.onerror = error => {
+    logger.debug({ server: config.name, reason: error.message }, 'backend connection reported')
+    // Answers come on this stream alone: without it every call would wait for its limit.
+    if (error instanceof SseError) void transport.close()
+  }
   client.onclose = () => {
     closing.abort()
-    options.onClose(
-      transport instanceof StdioTransport && transport.ending !== undefined
-        ? `the process ${transport.ending}`
-        : 'the connection was closed',
-    )
+    const ended = transport instanceof StdioTransport && transport.ending !== undefined
+    options.onClose(ended ? `the process ${transport.ending}` : 'the connection was closed')
   }
   const withLastWords = (error: unknown): never => {
     if (error instanceof ConnectionBroken) error.stderr = stderrTail?.() ?? []
@@ -182,54 +186,37 @@ function toConnection({ client, transport, options, lane, goodbye, release, stde
     verdict: discover ? { kind: 'modern', discover } : { kind: 'legacy' },
     hasTools: tools !== undefined,
     announcesToolChanges: tools?.listChanged === true,
+    mirrorsParameters: era === 'modern' && pool !== undefined,
     get pid() {
       return pid?.()
     },
-    callTool(call, tool, clock) {
-      const direct = lane?.carries(call, tool) === true
-      return (direct ? lane.call(call, clock) : callOverSdk(client, call, tool, clock, config)).catch(withLastWords)
+    callTool({ name, arguments: args, meta, onProgress }, { parameterHeaders }, clock) {
+      const params = { name, arguments: args, ...(meta && { _meta: meta }) }
+      const headers = parameterHeaders.length > 0 ? toParameterHeaders(parameterHeaders, args) : {}
+      return lane({ method: 'tools/call', params, clock, onProgress, headers }).catch(withLastWords)
     },
     async listTools(cursor) {
-      const params = cursor === undefined ? {} : { cursor }
-      return client
-        .request({ method: 'tools/list', params }, RAW, { timeout: config.startupTimeoutMs })
-        .catch(error => withLastWords(fromSdkError(error, config).error))
+      const clock = new CallClock(config.startupTimeoutMs, config.startupTimeoutMs)
+      try {
+        return await lane({ method: 'tools/list', params: cursor === undefined ? {} : { cursor }, clock })
+      } catch (error) {
+        return withLastWords(error)
+      } finally {
+        clock.stop()
+      }
+    },
+    retire() {
+      closing.abort()
+      const closed = pool ? pool.close() : transport.close()
+      void Promise.allSettled([client.close(), closed])
     },
     async close() {
       closing.abort()
-      if (goodbye)
-        await Promise.race([goodbye().catch(() => {}), new Promise(resolve => setTimeout(resolve, GOODBYE_MS).unref())])
+      if (goodbye) await Promise.race([goodbye().catch(() => {}), wait(GOODBYE_MS, undefined, { ref: false })])
       await client.close()
       await transport.close()
-      await release?.()
+      await pool?.destroy()
     },
-  }
-}
-
-/** For what the direct lane does not carry: tools whose parameters travel in headers too, and the old HTTP+SSE transport. */
-async function callOverSdk(
-  client: Client,
-  call: OutgoingCall,
-  { definition, hasParameterHeaders }: BackendTool,
-  clock: CallClock,
-  config: ServerConfig,
-): Promise<RawResult> {
-  const params = { name: call.name, arguments: { ...call.arguments }, ...(call.meta && { _meta: { ...call.meta } }) }
-  const options = {
-    signal: clock.signal,
-    timeout: clock.remainingMs, // the clock is ours: it aborts the signal
-    onprogress: (progress: Parameters<NonNullable<OutgoingCall['onProgress']>>[0]) => {
-      clock.progress()
-      call.onProgress?.(progress)
-    },
-  }
-  try {
-    if (!hasParameterHeaders) return await client.request({ method: 'tools/call', params }, RAW, options)
-    const { outputSchema: _notChecked, ...toolDefinition } = definition
-    return await client.callTool(params, { ...options, toolDefinition })
-  } catch (error) {
-    if (clock.signal.aborted) throw clock.signal.reason
-    throw fromSdkError(error, config).error
   }
 }
 
@@ -250,11 +237,7 @@ async function keepListening(
       logger.debug({ server: config.name, err: error }, 'cannot listen for changes')
     }
     onToolsChanged() // whatever was announced meanwhile was missed
-    await new Promise<void>(resolve => {
-      const timer = setTimeout(resolve, delay * (0.5 + Math.random()))
-      timer.unref()
-      signal.addEventListener('abort', () => resolve(), { once: true })
-    })
+    await wait(delay * (0.5 + Math.random()), undefined, { ref: false, signal }).catch(() => {})
   }
 }
 
@@ -269,9 +252,4 @@ function withStderr(error: unknown, config: StdioServerConfig, transport: StdioT
   const { error: failure } = fromSdkError(error, config)
   const reason = transport.ending === undefined ? failure.message : `the process ${transport.ending} before it answered`
   return new GatewayError('SERVER_UNAVAILABLE', reason, { cause: error, details: { stderr: transport.stderrTail() } })
-}
-
-/** A schema that takes everything: what only passes through is not parsed again. */
-const RAW: StandardSchemaV1<RawResult, RawResult> = {
-  '~standard': { version: 1, vendor: 'agent-mcp-gateway', validate: value => ({ value: value as RawResult }) },
 }

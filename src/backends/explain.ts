@@ -1,5 +1,5 @@
 import { GatewayError } from '../errors/gateway-error.js'
-import { BackendRefusal, ConnectionBroken, Unreachable } from './call.js'
+import { BackendRefusal, ConnectionBroken, SessionLost, Unreachable } from './call.js'
 
 export interface ExplainContext {
   readonly server: string
@@ -30,7 +30,7 @@ export function explain(error: unknown, { server, retryAt, redact }: ExplainCont
     })
   }
   const retry = retryAt === undefined ? {} : { retry_at: new Date(retryAt).toISOString() }
-  if (error instanceof Unreachable) {
+  if (error instanceof Unreachable || error instanceof SessionLost) {
     return new GatewayError('SERVER_UNAVAILABLE', `the server "${server}": ${error.message}`, {
       cause: error,
       details: { server, ...retry },

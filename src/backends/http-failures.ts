@@ -13,17 +13,23 @@ const NEVER_SENT = new Set([
   'UND_ERR_CONNECT_TIMEOUT',
 ])
 
-/** What a request that got no response means: not reached, or broken on the way with an unknown outcome. */
+/** Response headers by their names in lower case. */
+export type HeaderFields = Readonly<Record<string, string | string[] | undefined>>
+
+/** What a request that got no response means: not reached, broken on the way, or answered with something that is not MCP. */
 export function sendFailure(error: unknown): Error {
   const code = error instanceof Error && 'code' in error ? String(error.code) : ''
   const reason = messageOf(error) || code
   if (NEVER_SENT.has(code) || /CERT|TLS|SSL/.test(code))
     return new Unreachable(`cannot connect: ${reason}`, { cause: error })
-  return new ConnectionBroken(`the connection broke: ${reason}`, { cause: error })
+  if (code !== '') return new ConnectionBroken(`the connection broke: ${reason}`, { cause: error })
+  return new GatewayError('SERVER_UNAVAILABLE', `the server does not answer with MCP: ${reason.slice(0, 200)}`, {
+    cause: error,
+  })
 }
 
 /** What an HTTP status without a JSON-RPC error in its body means. */
-export function statusFailure(status: number, headers: Readonly<Record<string, unknown>>, config: ServerConfig): Error {
+export function statusFailure(status: number, headers: HeaderFields, config: ServerConfig): Error {
   switch (status) {
     case 401:
       if (hasOwnAuthorization(config)) {
@@ -42,8 +48,8 @@ export function statusFailure(status: number, headers: Readonly<Record<string, u
     case 404:
       return new SessionLost('the server answered HTTP 404: wrong path, or a session it has forgotten')
     case 429: {
-      const retryAfter = Number(headers['retry-after'] ?? Number.NaN)
-      const details = Number.isFinite(retryAfter) ? { retry_after_ms: retryAfter * 1000 } : {}
+      const wait = retryAfterMs(headers['retry-after'])
+      const details = wait === undefined ? {} : { retry_after_ms: wait }
       return new GatewayError('RATE_LIMITED', 'the server limits the rate of requests (HTTP 429)', { details })
     }
     case 502:
@@ -53,4 +59,12 @@ export function statusFailure(status: number, headers: Readonly<Record<string, u
     default:
       return new GatewayError('BACKEND_ERROR', `the server answered HTTP ${status}`, { details: { status } })
   }
+}
+
+/** `Retry-After` in seconds or as a date (RFC 9110, section 10.2.3), in milliseconds from now. */
+function retryAfterMs(value: string | string[] | undefined): number | undefined {
+  const text = String(value ?? '')
+  if (/^\d+$/.test(text)) return Number(text) * 1000
+  const at = Date.parse(text)
+  return Number.isNaN(at) ? undefined : Math.max(0, at - Date.now())
 }

@@ -11,7 +11,7 @@ import {
   type RawResult,
   SessionLost,
 } from './call.js'
-import { sendFailure, statusFailure } from './http-failures.js'
+import { type HeaderFields, sendFailure, statusFailure } from './http-failures.js'
 import { isResponse, type JsonRpcResponse, MAX_MESSAGE_BYTES, parseMessage, progressIn, resultOf } from './json-rpc.js'
 
 const CONNECT_TIMEOUT_MS = 10_000
@@ -28,10 +28,18 @@ export const openPool = (): Agent =>
     bodyTimeout: 0,
   })
 
-/** The SDK's transports over the same pool. undici's own fetch and the global one differ in type only, not in kind. */
-export function fetchOver(pool: Agent): FetchLike {
-  return (url, init) =>
-    undiciFetch(url, { ...init, dispatcher: pool } as Parameters<typeof undiciFetch>[1]) as unknown as Promise<Response>
+/** The SDK's transports over the same pool, and the headers of the last response that refused something. */
+export function fetchOver(pool: Agent): { fetch: FetchLike; lastRefusal: () => HeaderFields } {
+  let refusal: HeaderFields = {}
+  return {
+    lastRefusal: () => refusal,
+    async fetch(url, init) {
+      // undici's own fetch and the global one differ in type only.
+      const response = await undiciFetch(url, { ...init, dispatcher: pool } as Parameters<typeof undiciFetch>[1])
+      if (!response.ok) refusal = Object.fromEntries(response.headers)
+      return response as unknown as Response
+    },
+  }
 }
 
 /** Where a backend's messages go: fixed for a connection, built once. */
@@ -55,7 +63,7 @@ export interface HttpCall {
   readonly headers: Readonly<Record<string, string>>
   readonly clock: CallClock
   readonly onMessage: (message: JSONRPCMessage) => void
-  readonly onProgress?: OutgoingCall['onProgress']
+  readonly onProgress: OutgoingCall['onProgress']
 }
 
 /**

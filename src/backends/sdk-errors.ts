@@ -2,10 +2,17 @@ import { ProtocolError, SdkError, SdkErrorCode, SdkHttpError, UnauthorizedError 
 import type { ServerConfig } from '../config/servers-file.js'
 import { GatewayError, messageOf } from '../errors/gateway-error.js'
 import { BackendRefusal, ConnectionBroken, SessionLost, Unreachable } from './call.js'
-import { sendFailure, statusFailure } from './http-failures.js'
+import { type HeaderFields, sendFailure, statusFailure } from './http-failures.js'
 
-/** What a failure of the SDK's client means in the gateway's own words, and the HTTP status it had, if any. */
-export function fromSdkError(error: unknown, config: ServerConfig): { error: Error; status?: number } {
+/**
+ * What a failure of the SDK's client means in the gateway's own words, and the HTTP status it had, if any. `headers` are those of
+ * the refusing response, which the SDK keeps to itself.
+ */
+export function fromSdkError(
+  error: unknown,
+  config: ServerConfig,
+  headers: HeaderFields = {},
+): { error: Error; status?: number } {
   if (
     error instanceof GatewayError ||
     error instanceof BackendRefusal ||
@@ -14,16 +21,17 @@ export function fromSdkError(error: unknown, config: ServerConfig): { error: Err
     error instanceof Unreachable
   )
     return { error }
-  if (error instanceof UnauthorizedError) return { error: statusFailure(401, {}, config), status: 401 }
-  if (error instanceof SdkHttpError) return { error: statusFailure(error.status, {}, config), status: error.status }
+  if (error instanceof UnauthorizedError) return { error: statusFailure(401, headers, config), status: 401 }
+  if (error instanceof SdkHttpError)
+    return { error: statusFailure(error.status, headers, config), status: error.status }
   if (error instanceof ProtocolError) return { error: new BackendRefusal(error.code, error.message, error.data) }
   // A probe that failed on the way says why in its cause.
   if (error instanceof SdkError && error.code === SdkErrorCode.EraNegotiationFailed && error.cause instanceof Error) {
-    return fromSdkError(error.cause, config)
+    return fromSdkError(error.cause, config, headers)
   }
   if (error instanceof SdkError) return { error: fromLocalError(error) }
   const status = error instanceof Error && 'code' in error && typeof error.code === 'number' ? error.code : undefined // SseError
-  if (status !== undefined && status >= 400) return { error: statusFailure(status, {}, config), status }
+  if (status !== undefined && status >= 400) return { error: statusFailure(status, headers, config), status }
   return { error: sendFailure(rootCause(error)) }
 }
 

@@ -16,6 +16,8 @@ import type { EraVerdict } from './era-verdict.js'
 import type { BackendTool, ToolList } from './tool.js'
 
 const RETRY_MS = { first: 1_000, max: 60_000 }
+// A server may ask for more patience than our own, within reason.
+const MAX_RETRY_AFTER_MS = 60 * 60_000
 // A list without `ttlMs` from a backend that announces no changes is read again after this time.
 const UNANNOUNCED_LIST_MS = 5 * 60_000
 // A shorter `ttlMs` would mean to list before every call.
@@ -104,9 +106,9 @@ export class Session {
     try {
       return await connection.callTool(call, tool, clock)
     } catch (error) {
-      if (isConnectFailure(error)) throw await this.#fail(error, connection)
+      if (isConnectFailure(error)) throw this.#fail(error, connection)
       if (!(error instanceof SessionLost)) throw error
-      await this.#drop(connection)
+      this.#drop(connection)
       return (await clock.wait(this.connected())).callTool(call, tool, clock)
     }
   }
@@ -151,39 +153,53 @@ export class Session {
       logger.info({ server: config.name, era: connection.era, pid: connection.pid }, 'backend connected')
       return connection
     } catch (error) {
-      throw await this.#fail(error)
+      throw this.#fail(error)
     }
   }
 
-  /** Notes that the server cannot be had at the moment, and when it is tried again. Returns the error that callers see until then. */
-  async #fail(error: unknown, connection?: Connection): Promise<GatewayError> {
+  /**
+   * Notes that the server cannot be had at the moment, and when it is tried again. Calls that fail together on one connection
+   * count as one failure. Returns the error that callers see until then.
+   */
+  #fail(error: unknown, connection?: Connection): GatewayError {
     const { config, era, logger, explain } = this.#options
-    if (connection) await this.#drop(connection)
+    if (connection && this.#connection !== connection && this.#failure) return this.#failure
+    if (connection) this.#drop(connection)
     era.forget()
-    this.#retryAt = Date.now() + Math.min(RETRY_MS.first * 2 ** this.#failures++, RETRY_MS.max)
-    const failure = explain(unavailable(error), this.#retryAt)
+    const backoff = Math.min(RETRY_MS.first * 2 ** this.#failures++, RETRY_MS.max)
+    const reason = unavailable(error)
+    const asked = reason instanceof GatewayError ? Number(reason.details.retry_after_ms ?? 0) : 0
+    this.#retryAt = Date.now() + Math.max(backoff, Math.min(asked, MAX_RETRY_AFTER_MS))
+    const failure = explain(reason, this.#retryAt)
     this.#failure = failure
     logger.warn({ server: config.name, code: failure.code, reason: failure.message }, 'backend cannot be connected')
     return failure
   }
 
-  async #drop(connection: Connection): Promise<void> {
-    if (this.#connection === connection) this.#connection = undefined
-    await connection.close().catch(error => this.#options.logger.debug({ err: error }, 'closing a lost connection'))
+  /** The next call connects anew; calls under way on this connection may still end well. */
+  #drop(connection: Connection): void {
+    if (this.#connection !== connection) return
+    this.#connection = undefined
+    connection.retire()
   }
 
-  async #readTools(): Promise<ToolList> {
+  async #readTools(mayReconnect = true): Promise<ToolList> {
     const connection = await this.connected()
     try {
       this.#listIsStale = false
       const list = await this.#readAllPages(connection)
       this.#list = list
-      for (const reason of list.rejected)
+      for (const reason of list.rejected) {
         this.#options.logger.warn({ server: this.#options.config.name, reason }, 'tool definition left out')
+      }
       return list
     } catch (error) {
       this.#listIsStale = true
-      if (isConnectFailure(error) || error instanceof SessionLost) throw await this.#fail(error, connection)
+      if (error instanceof SessionLost && mayReconnect) {
+        this.#drop(connection)
+        return this.#readTools(false)
+      }
+      if (isConnectFailure(error) || error instanceof SessionLost) throw this.#fail(error, connection)
       throw this.#options.explain(unavailable(error))
     }
   }
@@ -192,7 +208,8 @@ export class Session {
     const { config, logger } = this.#options
     // Loaded with the first list, as the connection is: a front that only greets its client needs neither.
     const { toToolList } = await import('./tool.js')
-    if (!connection.hasTools) return toToolList([], Number.POSITIVE_INFINITY)
+    const { mirrorsParameters } = connection
+    if (!connection.hasTools) return toToolList([], { expiresAt: Number.POSITIVE_INFINITY, mirrorsParameters })
     let definitions: unknown[] = []
     const seen = new Set<string>()
     let cursor: string | undefined
@@ -219,7 +236,7 @@ export class Session {
         : connection.announcesToolChanges
           ? Number.POSITIVE_INFINITY
           : UNANNOUNCED_LIST_MS
-    return toToolList(definitions.slice(0, MAX_TOOLS), Date.now() + lifetime)
+    return toToolList(definitions.slice(0, MAX_TOOLS), { expiresAt: Date.now() + lifetime, mirrorsParameters })
   }
 }
 

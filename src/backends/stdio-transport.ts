@@ -61,6 +61,7 @@ export class StdioTransport implements Transport {
     void this.#process.exited.then(how => {
       this.ending = how
       this.#end(new ConnectionBroken(`the process ${how}`))
+      void this.#process?.stop() // what it started may have stayed behind
     })
   }
 

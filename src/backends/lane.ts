@@ -1,0 +1,125 @@
+import type {
+  Client,
+  JSONRPCMessage,
+  JSONRPCRequest,
+  StandardSchemaV1,
+  StreamableHTTPClientTransport,
+} from '@modelcontextprotocol/client'
+import type { ServerConfig } from '../config/servers-file.js'
+import type { JsonObject } from '../json.js'
+import { version } from '../version.js'
+import type { CallClock, OutgoingCall, RawResult } from './call.js'
+import { callOverHttp, type HttpTarget } from './http-lane.js'
+import { encodeHeaderValue } from './parameter-headers.js'
+import { fromSdkError } from './sdk-errors.js'
+import type { StdioTransport } from './stdio-transport.js'
+
+/** A request on its way out. */
+export interface LaneRequest {
+  readonly method: 'tools/call' | 'tools/list'
+  readonly params: JsonObject
+  readonly clock: CallClock
+  readonly onProgress?: OutgoingCall['onProgress']
+  /** Headers beyond those that every request of the era has. */
+  readonly headers?: Readonly<Record<string, string>>
+}
+
+/** Sends a request and gives back the result as the backend wrote it. Rejects as Connection.callTool does. */
+export type Lane = (request: LaneRequest) => Promise<RawResult>
+
+// Above anything the SDK's client counts to, below what a server that keeps ids in 32 bits can hold.
+const FIRST_ID = 1_000_000_000
+
+/** Numbers requests, and adds what the era wants in `_meta`. */
+function createEnvelope(client: Client): (request: LaneRequest) => JSONRPCRequest {
+  let lastId = FIRST_ID
+  // The small tools offer a backend no client features, so it may not ask for any.
+  const envelope =
+    client.getProtocolEra() === 'modern'
+      ? {
+          'io.modelcontextprotocol/protocolVersion': client.getNegotiatedProtocolVersion(),
+          'io.modelcontextprotocol/clientInfo': { name: 'agent-mcp-gateway', version },
+          'io.modelcontextprotocol/clientCapabilities': {},
+        }
+      : {}
+  return ({ method, params }) => {
+    const id = ++lastId
+    // The token is ours even if the caller asked for none: progress keeps a long call alive.
+    const progress = method === 'tools/call' ? { progressToken: id } : {}
+    return {
+      jsonrpc: '2.0',
+      id,
+      method,
+      params: { ...params, _meta: { ...(params._meta as JsonObject | undefined), ...envelope, ...progress } },
+    }
+  }
+}
+
+/** The direct lane over a child's stdin and stdout. */
+export function stdioLane(transport: StdioTransport, client: Client): Lane {
+  const toRequest = createEnvelope(client)
+  return request => transport.call(toRequest(request), request.clock, request.onProgress)
+}
+
+/** The direct lane over Streamable HTTP: no schemas, no per-call client. */
+export function httpLane(target: HttpTarget, transport: StreamableHTTPClientTransport, client: Client): Lane {
+  const toRequest = createEnvelope(client)
+  const onMessage = (message: JSONRPCMessage) => transport.onmessage?.(message)
+  const version = { 'mcp-protocol-version': client.getNegotiatedProtocolVersion() ?? '' }
+
+  if (client.getProtocolEra() === 'modern') {
+    return ({ clock, onProgress, ...request }) => {
+      const { name } = request.params
+      const mirrored = {
+        'mcp-method': request.method,
+        ...(typeof name === 'string' && { 'mcp-name': encodeHeaderValue(name) }),
+      }
+      const headers = { ...version, ...mirrored, ...request.headers }
+      return callOverHttp(target, { request: toRequest({ clock, ...request }), clock, onMessage, onProgress, headers })
+    }
+  }
+  return async ({ clock, onProgress, ...rest }) => {
+    const request = toRequest({ clock, ...rest })
+    const session = transport.sessionId
+    const headers = session === undefined ? version : { ...version, 'mcp-session-id': session }
+    // Hanging up does not cancel in this era, a notification does.
+    const cancel = () => {
+      const params = { requestId: request.id }
+      void transport.send({ jsonrpc: '2.0', method: 'notifications/cancelled', params }).catch(() => {})
+    }
+    clock.signal.addEventListener('abort', cancel, { once: true })
+    try {
+      return await callOverHttp(target, { request, clock, onMessage, onProgress, headers })
+    } finally {
+      clock.signal.removeEventListener('abort', cancel)
+    }
+  }
+}
+
+// The clock is ours and aborts the signal; the SDK's must not run out first.
+const NEVER_MS = 2 ** 31 - 1
+
+/** The SDK's own way, for the old HTTP+SSE transport, whose answers come on another stream. */
+export function sdkLane(client: Client, config: ServerConfig): Lane {
+  return async ({ method, params, clock, onProgress }) => {
+    const progress = (news: Parameters<NonNullable<typeof onProgress>>[0]) => {
+      clock.progress()
+      onProgress?.(news)
+    }
+    try {
+      return await client.request({ method, params: { ...params } }, AS_IT_IS, {
+        signal: clock.signal,
+        timeout: NEVER_MS,
+        onprogress: progress,
+      })
+    } catch (error) {
+      if (clock.signal.aborted) throw clock.signal.reason
+      throw fromSdkError(error, config).error
+    }
+  }
+}
+
+/** A schema that takes everything: what only passes through is not parsed again. */
+const AS_IT_IS: StandardSchemaV1<RawResult, RawResult> = {
+  '~standard': { version: 1, vendor: 'agent-mcp-gateway', validate: value => ({ value: value as RawResult }) },
+}

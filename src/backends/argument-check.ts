@@ -83,11 +83,11 @@ function toProblem({
 
 /** A `pattern` that RE2 cannot express (look-around, back-references) matches everything: the backend decides. */
 function compilePattern(pattern: string): { test(text: string): boolean; toString(): string } {
-  const toString = () => `/${pattern}/` // Ajv tells patterns apart by this
+  const asText = () => `/${pattern}/` // Ajv tells patterns apart by this
   try {
     const compiled = RE2JS.compile(RE2JS.translateRegExp(pattern))
-    return { test: text => compiled.test(text), toString }
+    return { test: text => compiled.test(text), toString: asText }
   } catch {
-    return { test: () => true, toString }
+    return { test: () => true, toString: asText }
   }
 }

@@ -23,9 +23,13 @@ export function sendFailure(error: unknown): Error {
   if (NEVER_SENT.has(code) || /CERT|TLS|SSL/.test(code))
     return new Unreachable(`cannot connect: ${reason}`, { cause: error })
   if (code !== '') return new ConnectionBroken(`the connection broke: ${reason}`, { cause: error })
-  return new GatewayError('SERVER_UNAVAILABLE', `the server does not answer with MCP: ${reason.slice(0, 200)}`, {
-    cause: error,
-  })
+  return new GatewayError(
+    'SERVER_UNAVAILABLE',
+    `the server does not answer with MCP: ${reason.replace(/\s+/g, ' ').slice(0, 200)}`,
+    {
+      cause: error,
+    },
+  )
 }
 
 /** What an HTTP status without a JSON-RPC error in its body means. */

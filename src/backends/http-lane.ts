@@ -108,8 +108,11 @@ async function readAnswer(target: HttpTarget, call: HttpCall, response: Dispatch
   const message = contentType.startsWith('application/json') ? parseMessage(text) : undefined
   const answer = message && isResponse(message) ? message : undefined
   if (statusCode === 200 && answer) return resultOf(answer)
-  const isLostSession = statusCode === 404 && 'mcp-session-id' in call.headers
-  if (answer && 'error' in answer && !isLostSession && !SPEAKS_FOR_ITSELF.has(statusCode)) return resultOf(answer)
+  // Many servers say 400 where the specification says 404. An error without an id was made before the request was looked at.
+  const isLostSession =
+    'mcp-session-id' in call.headers && (statusCode === 404 || (statusCode === 400 && answer?.id == null))
+  if (isLostSession) throw new SessionLost(`the server answered HTTP ${statusCode} to a session it has forgotten`)
+  if (answer && 'error' in answer && !SPEAKS_FOR_ITSELF.has(statusCode)) return resultOf(answer)
   if (statusCode !== 200) throw statusFailure(statusCode, headers, target.config)
   throw new GatewayError(
     'BACKEND_ERROR',

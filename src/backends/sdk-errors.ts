@@ -45,11 +45,17 @@ function fromLocalError(error: SdkError): Error {
       return new GatewayError('SERVER_UNAVAILABLE', 'the server did not answer in time', { cause: error })
     case SdkErrorCode.InvalidResult:
     case SdkErrorCode.UnsupportedResultType:
-      return new GatewayError('BACKEND_ERROR', `the answer is not valid MCP: ${messageOf(error).slice(0, 300)}`, {
+      return new GatewayError(
+        'BACKEND_ERROR',
+        `the answer is not valid MCP: ${messageOf(error).replace(/\s+/g, ' ').slice(0, 300)}`,
+        {
+          cause: error,
+        },
+      )
+    default:
+      return new GatewayError('SERVER_UNAVAILABLE', messageOf(error).replace(/\s+/g, ' ').slice(0, 300), {
         cause: error,
       })
-    default:
-      return new GatewayError('SERVER_UNAVAILABLE', messageOf(error).slice(0, 300), { cause: error })
   }
 }
 

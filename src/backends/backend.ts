@@ -4,7 +4,7 @@ import type { Env } from '../config/variables.js'
 import { GatewayError } from '../errors/gateway-error.js'
 import type { Logger } from '../observability/logger.js'
 import type { Redactor } from '../observability/redactor.js'
-import { CallClock, ConnectionBroken, type OutgoingCall, type RawResult } from './call.js'
+import { CallClock, type Cancellation, ConnectionBroken, type OutgoingCall, type RawResult } from './call.js'
 import { EraVerdict } from './era-verdict.js'
 import { explain } from './explain.js'
 import { Session } from './session.js'
@@ -25,7 +25,7 @@ export interface CallOwner {
 export interface CallLimits {
   /** From the caller; the server's own `timeoutMs` otherwise, and never more than its `maxTimeoutMs`. */
   readonly timeoutMs?: number | undefined
-  readonly signal?: AbortSignal | undefined
+  readonly signal?: Cancellation | undefined
 }
 
 export interface BackendStatus {
@@ -188,7 +188,7 @@ export class Backend {
     try {
       return await session.callTool(call, tool, clock)
     } catch (error) {
-      if (!(error instanceof ConnectionBroken) || !tool.isRepeatable || clock.signal.aborted) throw error
+      if (!(error instanceof ConnectionBroken) || !tool.isRepeatable || clock.ended) throw error
       return session.callTool(call, tool, clock)
     }
   }

@@ -44,71 +44,78 @@ export class ConnectionBroken extends Error {
   stderr: readonly string[] = []
 }
 
-/** The clock of one call. Progress winds it up again, up to the hard cap; the caller may stop it at any time. */
+/** Something that may be given up: an AbortSignal, or what has the part of one that is needed here. */
+export type Cancellation = Pick<AbortSignal, 'aborted'> & {
+  addEventListener(type: 'abort', listener: () => void): void
+  removeEventListener(type: 'abort', listener: () => void): void
+}
+
+type EndListener = (reason: GatewayError) => void
+
+/**
+ * The clock of one call. Progress winds it up again, up to the hard cap; the caller may stop it at any time. No AbortController
+ * of its own: making one costs more than deciding a call.
+ */
 export class CallClock {
-  readonly #controller = new AbortController()
   readonly #timeoutMs: number
   readonly #endsAt: number
-  readonly #caller: AbortSignal | undefined
+  readonly #caller: Cancellation | undefined
+  readonly #listeners = new Set<EndListener>()
   #timer: NodeJS.Timeout
+  #ended: GatewayError | undefined
 
-  constructor(timeoutMs: number, maxTimeoutMs: number, caller?: AbortSignal) {
+  constructor(timeoutMs: number, maxTimeoutMs: number, caller?: Cancellation) {
     this.#timeoutMs = Math.min(timeoutMs, maxTimeoutMs)
     this.#endsAt = performance.now() + maxTimeoutMs
     this.#timer = setTimeout(this.#expire, this.#timeoutMs)
     this.#caller = caller
     if (caller?.aborted) this.#abandon()
-    else caller?.addEventListener('abort', this.#abandon, { once: true })
+    else caller?.addEventListener('abort', this.#abandon)
   }
 
-  /** Aborted with the GatewayError that the call ends with. */
-  get signal(): AbortSignal {
-    return this.#controller.signal
+  /** The error the call ends with, once its time is over or the caller has gone. */
+  get ended(): GatewayError | undefined {
+    return this.#ended
   }
 
-  get timeoutMs(): number {
-    return this.#timeoutMs
-  }
-
-  get remainingMs(): number {
-    return Math.max(1, Math.ceil(this.#endsAt - performance.now()))
+  /** Calls back when the clock ends, unless it has been stopped or the returned function was called before. */
+  onEnd(listener: EndListener): () => void {
+    this.#listeners.add(listener)
+    return () => void this.#listeners.delete(listener)
   }
 
   progress(): void {
     clearTimeout(this.#timer)
-    this.#timer = setTimeout(this.#expire, Math.min(this.#timeoutMs, this.remainingMs))
+    const remainingMs = Math.max(1, Math.ceil(this.#endsAt - performance.now()))
+    if (!this.#ended) this.#timer = setTimeout(this.#expire, Math.min(this.#timeoutMs, remainingMs))
   }
 
   /** Waits for something the call needs first (a connect, a list), but not longer than the call may take. */
-  async wait<T>(needed: Promise<T>): Promise<T> {
-    const { signal } = this
-    let abandon: (() => void) | undefined
-    const ended = new Promise<never>((_, reject) => {
-      abandon = () => reject(signal.reason)
-      if (signal.aborted) abandon()
-      else signal.addEventListener('abort', abandon, { once: true })
+  wait<T>(needed: Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      if (this.#ended) reject(this.#ended)
+      const unsubscribe = this.onEnd(reject)
+      needed.then(resolve, reject).finally(unsubscribe)
     })
-    try {
-      return await Promise.race([needed, ended])
-    } finally {
-      if (abandon) signal.removeEventListener('abort', abandon)
-    }
   }
 
   stop(): void {
     clearTimeout(this.#timer)
+    this.#listeners.clear()
     this.#caller?.removeEventListener('abort', this.#abandon)
   }
 
   readonly #expire = (): void => {
-    this.#controller.abort(
-      new GatewayError('TIMEOUT', `no answer within ${this.#timeoutMs} ms`, {
-        details: { timeout_ms: this.#timeoutMs },
-      }),
-    )
+    const details = { timeout_ms: this.#timeoutMs }
+    this.#end(new GatewayError('TIMEOUT', `no answer within ${this.#timeoutMs} ms`, { details }))
   }
 
-  readonly #abandon = (): void => {
-    this.#controller.abort(new GatewayError('OUTCOME_UNKNOWN', 'the caller cancelled the call'))
+  readonly #abandon = (): void => this.#end(new GatewayError('OUTCOME_UNKNOWN', 'the caller cancelled the call'))
+
+  #end(reason: GatewayError): void {
+    if (this.#ended) return
+    this.#ended = reason
+    clearTimeout(this.#timer)
+    for (const listener of [...this.#listeners]) listener(reason)
   }
 }

@@ -39,8 +39,8 @@ export interface Connection {
   callTool(call: OutgoingCall, tool: BackendTool, clock: CallClock): Promise<RawResult>
   /** One page of `tools/list`. Rejects likewise. */
   listTools(cursor: string | undefined): Promise<RawResult>
-  /** Takes no new calls and closes once those under way are done. */
-  retire(): void
+  /** Takes no new calls; resolves when those under way are done and everything is closed. */
+  retire(): Promise<void>
   /** Ends everything now. */
   close(): Promise<void>
 }
@@ -205,10 +205,9 @@ function toConnection({ client, transport, options, lane, pool, goodbye, stderrT
         clock.stop()
       }
     },
-    retire() {
+    async retire() {
       closing.abort()
-      const closed = pool ? pool.close() : transport.close()
-      void Promise.allSettled([client.close(), closed])
+      await Promise.allSettled([client.close(), pool ? pool.close() : transport.close()])
     },
     async close() {
       closing.abort()
@@ -230,13 +229,13 @@ async function keepListening(
     const openedAt = Date.now()
     try {
       const subscription = await client.listen({ toolsListChanged: true }, { signal })
+      onToolsChanged() // what changed before this moment was not announced
       if ((await subscription.closed) === 'local') return
       if (Date.now() - openedAt > RELISTEN_MS.max) delay = RELISTEN_MS.first
     } catch (error) {
       if (signal.aborted) return
       logger.debug({ server: config.name, err: error }, 'cannot listen for changes')
     }
-    onToolsChanged() // whatever was announced meanwhile was missed
     await wait(delay * (0.5 + Math.random()), undefined, { ref: false, signal }).catch(() => {})
   }
 }

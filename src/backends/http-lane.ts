@@ -1,16 +1,9 @@
 import type { FetchLike, JSONRPCMessage, JSONRPCRequest } from '@modelcontextprotocol/client'
-import { createParser } from 'eventsource-parser'
+import { createParser, type EventSourceParser } from 'eventsource-parser'
 import { Agent, type Dispatcher, fetch as undiciFetch } from 'undici'
 import type { HttpServerConfig } from '../config/servers-file.js'
-import { GatewayError, messageOf } from '../errors/gateway-error.js'
-import {
-  BackendRefusal,
-  type CallClock,
-  ConnectionBroken,
-  type OutgoingCall,
-  type RawResult,
-  SessionLost,
-} from './call.js'
+import { GatewayError } from '../errors/gateway-error.js'
+import { type CallClock, ConnectionBroken, type OutgoingCall, type RawResult, SessionLost } from './call.js'
 import { type HeaderFields, sendFailure, statusFailure } from './http-failures.js'
 import { isResponse, type JsonRpcResponse, MAX_MESSAGE_BYTES, parseMessage, progressIn, resultOf } from './json-rpc.js'
 
@@ -66,106 +59,170 @@ export interface HttpCall {
   readonly onProgress: OutgoingCall['onProgress']
 }
 
+// How long a stream may stay open after it gave the answer, before its connection is given up.
+const LINGER_MS = 1_000
+
 /**
  * The direct lane: one pooled POST, the answer as JSON or as a stream of events (Streamable HTTP, "Sending Messages to the
- * Server"). Rejects with BackendRefusal, SessionLost, ConnectionBroken, the clock's error, or a GatewayError.
+ * Server"). Rejects with BackendRefusal, SessionLost, Unreachable, ConnectionBroken, the clock's error, or a GatewayError.
  */
-export async function callOverHttp(target: HttpTarget, call: HttpCall): Promise<RawResult> {
-  const { request, headers, clock } = call
-  let response: Dispatcher.ResponseData
-  try {
-    response = await target.pool.request({
-      origin: target.origin,
-      path: target.path,
-      method: 'POST',
-      headers: { ...target.headers, ...headers },
-      body: JSON.stringify(request),
-      signal: clock.signal,
-    })
-  } catch (error) {
-    if (clock.signal.aborted) throw clock.signal.reason
-    throw sendFailure(error)
+export function callOverHttp({ pool, origin, path, headers, config }: HttpTarget, call: HttpCall): Promise<RawResult> {
+  return new Promise((resolve, reject) => {
+    const answer = new HttpAnswer(config, call, resolve, reject)
+    const body = JSON.stringify(call.request)
+    pool.dispatch({ origin, path, method: 'POST', headers: { ...headers, ...call.headers }, body }, answer)
+  })
+}
+
+/** Reads one response as it arrives. undici's own request() would put a stream and an abort signal around it for every call. */
+class HttpAnswer implements Dispatcher.DispatchHandler {
+  readonly #config: HttpServerConfig
+  readonly #call: HttpCall
+  readonly #resolve: (result: RawResult) => void
+  readonly #reject: (error: Error) => void
+  readonly #unsubscribe: () => void
+  #controller: Dispatcher.DispatchController | undefined
+  #status = 0
+  #headers: HeaderFields = {}
+  #chunks: Buffer[] = []
+  #received = 0
+  #events: EventReader | undefined
+  #isSettled = false
+  #linger: NodeJS.Timeout | undefined
+
+  constructor(
+    config: HttpServerConfig,
+    call: HttpCall,
+    resolve: (result: RawResult) => void,
+    reject: (error: Error) => void,
+  ) {
+    this.#config = config
+    this.#call = call
+    this.#resolve = resolve
+    this.#reject = reject
+    this.#unsubscribe = call.clock.onEnd(reason => this.#giveUp(reason))
   }
-  try {
-    return await readAnswer(target, call, response)
-  } catch (error) {
-    if (clock.signal.aborted) throw clock.signal.reason
-    if (error instanceof BackendRefusal || error instanceof SessionLost || error instanceof GatewayError) throw error
-    throw new ConnectionBroken(`the connection broke before the answer was complete: ${messageOf(error)}`, {
-      cause: error,
+
+  onRequestStart(controller: Dispatcher.DispatchController): void {
+    this.#controller = controller
+    const { ended } = this.#call.clock
+    if (ended) this.#giveUp(ended)
+  }
+
+  onResponseStart(_controller: Dispatcher.DispatchController, status: number, headers: HeaderFields): void {
+    this.#status = status
+    this.#headers = headers
+    if (status === 200 && contentTypeOf(headers).startsWith('text/event-stream')) {
+      this.#events = new EventReader(this.#call, answer => {
+        this.#settle(() => resultOf(answer))
+        this.#linger = setTimeout(() => this.#controller?.abort(new Error('answered')), LINGER_MS).unref()
+      })
+    }
+  }
+
+  onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {
+    this.#received += chunk.length
+    if (this.#received > MAX_MESSAGE_BYTES) {
+      this.#giveUp(new GatewayError('BACKEND_ERROR', `answered with more than ${MAX_MESSAGE_BYTES} bytes`))
+    } else if (this.#events) this.#events.read(chunk)
+    else this.#chunks.push(chunk)
+  }
+
+  onResponseEnd(): void {
+    clearTimeout(this.#linger)
+    this.#settle(() => {
+      if (this.#events) throw new ConnectionBroken('the stream ended without an answer')
+      return readBody(this.#config, this.#call, {
+        status: this.#status,
+        headers: this.#headers,
+        text: Buffer.concat(this.#chunks).toString('utf8'),
+      })
     })
+  }
+
+  onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
+    clearTimeout(this.#linger)
+    this.#settle(() => {
+      throw this.#status === 0
+        ? sendFailure(error)
+        : new ConnectionBroken(`the connection broke before the answer was complete: ${error.message}`, {
+            cause: error,
+          })
+    })
+  }
+
+  #giveUp(reason: Error): void {
+    this.#settle(() => {
+      throw reason
+    })
+    this.#controller?.abort(reason)
+  }
+
+  #settle(result: () => RawResult): void {
+    if (this.#isSettled) return
+    this.#isSettled = true
+    this.#unsubscribe()
+    try {
+      this.#resolve(result())
+    } catch (error) {
+      this.#reject(error instanceof Error ? error : new Error(String(error)))
+    }
+  }
+}
+
+/** Finds the answer in a stream of events; what comes before it belongs to the SDK's client or winds up the clock. */
+class EventReader {
+  readonly #decoder = new TextDecoder()
+  readonly #parser: EventSourceParser
+
+  constructor({ request, clock, onMessage, onProgress }: HttpCall, onAnswer: (answer: JsonRpcResponse) => void) {
+    this.#parser = createParser({
+      onEvent({ data }) {
+        const message = parseMessage(data)
+        if (message === undefined) return
+        if (isResponse(message)) return message.id === request.id ? onAnswer(message) : onMessage(message)
+        const progress = progressIn(message)
+        if (progress?.token !== request.id) return onMessage(message)
+        clock.progress()
+        onProgress?.(progress.progress)
+      },
+    })
+  }
+
+  read(chunk: Buffer): void {
+    this.#parser.feed(this.#decoder.decode(chunk, { stream: true }))
   }
 }
 
 // What these statuses say holds whatever JSON-RPC error comes with them.
 const SPEAKS_FOR_ITSELF = new Set([401, 429])
 
-async function readAnswer(target: HttpTarget, call: HttpCall, response: Dispatcher.ResponseData): Promise<RawResult> {
-  const { statusCode, headers } = response
-  const contentType = String(headers['content-type'] ?? '').toLowerCase()
-  if (statusCode === 200 && contentType.startsWith('text/event-stream')) return readStream(call, response)
-  const text = await readText(response)
+/** The result in a response that is not a stream; throws for everything else. */
+function readBody(
+  config: HttpServerConfig,
+  call: HttpCall,
+  { status, headers, text }: { status: number; headers: HeaderFields; text: string },
+): RawResult {
+  const contentType = contentTypeOf(headers)
   const message = contentType.startsWith('application/json') ? parseMessage(text) : undefined
   const answer = message && isResponse(message) ? message : undefined
-  if (statusCode === 200 && answer) return resultOf(answer)
+  if (status === 200 && answer) return resultOf(answer)
   // Many servers say 400 where the specification says 404. An error without an id was made before the request was looked at.
-  const isLostSession =
-    'mcp-session-id' in call.headers && (statusCode === 404 || (statusCode === 400 && answer?.id == null))
-  if (isLostSession) throw new SessionLost(`the server answered HTTP ${statusCode} to a session it has forgotten`)
-  if (answer && 'error' in answer && !SPEAKS_FOR_ITSELF.has(statusCode)) return resultOf(answer)
-  if (statusCode !== 200) throw statusFailure(statusCode, headers, target.config)
+  if ('mcp-session-id' in call.headers && (status === 404 || (status === 400 && answer?.id == null))) {
+    throw new SessionLost(`the server answered HTTP ${status} to a session it has forgotten`)
+  }
+  if (answer && 'error' in answer && !SPEAKS_FOR_ITSELF.has(status)) return resultOf(answer)
+  if (status !== 200) throw statusFailure(status, headers, config)
   throw new GatewayError(
     'BACKEND_ERROR',
     `answered with ${describeBody(contentType, text)} where a JSON-RPC response was expected`,
   )
 }
 
-/** Reads events until the answer is there; everything before it belongs to the SDK's client or winds up the clock. */
-async function readStream(
-  { request, clock, onMessage, onProgress }: HttpCall,
-  { body }: Dispatcher.ResponseData,
-): Promise<RawResult> {
-  let answer: JsonRpcResponse | undefined
-  const parser = createParser({
-    onEvent({ data }) {
-      const message = parseMessage(data)
-      if (message === undefined) return
-      if (isResponse(message) && message.id === request.id) answer ??= message
-      else {
-        const progress = progressIn(message)
-        if (progress?.token !== request.id) return onMessage(message)
-        clock.progress()
-        onProgress?.(progress.progress)
-      }
-    },
-  })
-  const decoder = new TextDecoder()
-  let received = 0
-  for await (const chunk of body) {
-    received += chunk.length
-    if (received > MAX_MESSAGE_BYTES) throw tooLarge()
-    parser.feed(decoder.decode(chunk, { stream: true }))
-    if (answer) return resultOf(answer)
-  }
-  throw new ConnectionBroken('the stream ended without an answer')
+const contentTypeOf = (headers: HeaderFields): string => String(headers['content-type'] ?? '').toLowerCase()
+
+function describeBody(contentType: string, text: string): string {
+  if (text === '') return 'an empty body'
+  if (contentType.startsWith('application/json')) return 'malformed JSON'
+  return contentType.split(';')[0] || 'a body without a content type'
 }
-
-async function readText({ body }: Dispatcher.ResponseData): Promise<string> {
-  const chunks: Buffer[] = []
-  let received = 0
-  for await (const chunk of body) {
-    received += chunk.length
-    if (received > MAX_MESSAGE_BYTES) throw tooLarge()
-    chunks.push(chunk)
-  }
-  return Buffer.concat(chunks).toString('utf8')
-}
-
-const tooLarge = () => new GatewayError('BACKEND_ERROR', `answered with more than ${MAX_MESSAGE_BYTES} bytes`)
-
-const describeBody = (contentType: string, text: string): string =>
-  text === ''
-    ? 'an empty body'
-    : contentType.startsWith('application/json')
-      ? 'malformed JSON'
-      : contentType.split(';')[0] || 'a body without a content type'

@@ -87,11 +87,11 @@ export function httpLane(target: HttpTarget, transport: StreamableHTTPClientTran
       const params = { requestId: request.id }
       void transport.send({ jsonrpc: '2.0', method: 'notifications/cancelled', params }).catch(() => {})
     }
-    clock.signal.addEventListener('abort', cancel, { once: true })
+    const unsubscribe = clock.onEnd(cancel)
     try {
       return await callOverHttp(target, { request, clock, onMessage, onProgress, headers })
     } finally {
-      clock.signal.removeEventListener('abort', cancel)
+      unsubscribe()
     }
   }
 }
@@ -106,15 +106,18 @@ export function sdkLane(client: Client, config: ServerConfig): Lane {
       clock.progress()
       onProgress?.(news)
     }
+    const controller = new AbortController()
+    const unsubscribe = clock.onEnd(reason => controller.abort(reason))
     try {
       return await client.request({ method, params: { ...params } }, AS_IT_IS, {
-        signal: clock.signal,
+        signal: controller.signal,
         timeout: NEVER_MS,
         onprogress: progress,
       })
     } catch (error) {
-      if (clock.signal.aborted) throw clock.signal.reason
-      throw fromSdkError(error, config).error
+      throw clock.ended ?? fromSdkError(error, config).error
+    } finally {
+      unsubscribe()
     }
   }
 }

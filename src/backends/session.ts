@@ -45,6 +45,8 @@ export class Session {
   #failures = 0
   #failure: GatewayError | undefined
   #retryAt = 0
+  /** Dropped, but with calls still under way. */
+  readonly #retired = new Set<Connection>()
   readonly #closing = new AbortController()
 
   constructor(options: SessionOptions) {
@@ -117,7 +119,7 @@ export class Session {
     this.#closing.abort()
     const connection = await (this.#connecting?.catch(() => undefined) ?? this.#connection)
     this.#connection = undefined
-    await connection?.close()
+    await Promise.all([connection, ...this.#retired].map(open => open?.close()))
   }
 
   async #connect(): Promise<Connection> {
@@ -163,7 +165,7 @@ export class Session {
    */
   #fail(error: unknown, connection?: Connection): GatewayError {
     const { config, era, logger, explain } = this.#options
-    if (connection && this.#connection !== connection && this.#failure) return this.#failure
+    if (connection && this.#connection !== connection) return this.#failure ?? explain(unavailable(error))
     if (connection) this.#drop(connection)
     era.forget()
     const backoff = Math.min(RETRY_MS.first * 2 ** this.#failures++, RETRY_MS.max)
@@ -180,7 +182,8 @@ export class Session {
   #drop(connection: Connection): void {
     if (this.#connection !== connection) return
     this.#connection = undefined
-    connection.retire()
+    this.#retired.add(connection)
+    void connection.retire().finally(() => this.#retired.delete(connection))
   }
 
   async #readTools(mayReconnect = true): Promise<ToolList> {

@@ -73,15 +73,16 @@ export class StdioTransport implements Transport {
   call(request: JSONRPCRequest, clock: CallClock, onProgress?: OnProgress): Promise<RawResult> {
     const { id } = request
     return new Promise((resolve, reject) => {
-      const cancel = () => {
-        settled()
-        if (!this.#closed) this.#write({ jsonrpc: '2.0', method: 'notifications/cancelled', params: { requestId: id } })
-        reject(clock.signal.reason)
-      }
+      if (clock.ended) return reject(clock.ended)
       const settled = () => {
         this.#pending.delete(id)
-        clock.signal.removeEventListener('abort', cancel)
+        unsubscribe()
       }
+      const unsubscribe = clock.onEnd(reason => {
+        settled()
+        if (!this.#closed) this.#write({ jsonrpc: '2.0', method: 'notifications/cancelled', params: { requestId: id } })
+        reject(reason)
+      })
       const answer = (response: JsonRpcResponse) => {
         settled()
         try {
@@ -94,8 +95,6 @@ export class StdioTransport implements Transport {
         settled()
         reject(error)
       }
-      if (clock.signal.aborted) return reject(clock.signal.reason)
-      clock.signal.addEventListener('abort', cancel, { once: true })
       const progress = (news: Progress) => {
         clock.progress()
         onProgress?.(news)

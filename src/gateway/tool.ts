@@ -1,5 +1,6 @@
 import type { CallToolResult, Progress, Tool } from '@modelcontextprotocol/server'
 import { z } from 'zod'
+import type { Cancellation } from '../backends/call.js'
 import { GatewayError } from '../errors/gateway-error.js'
 import type { Principal } from '../identity/principal.js'
 import { resolveAgent } from '../identity/resolve-agent.js'
@@ -11,7 +12,7 @@ export interface Caller {
   readonly principal: Principal
   readonly era: 'legacy' | 'modern'
   /** Aborted when the caller no longer wants the answer. */
-  readonly signal?: AbortSignal | undefined
+  readonly signal?: Cancellation | undefined
   /** Present when the caller asked for progress. */
   readonly onProgress?: ((progress: Progress) => void) | undefined
   /** `_meta` of the request; what it says about this hop alone is dropped on the way. */

@@ -1,3 +1,4 @@
+import type { HttpBindings } from '@hono/node-server'
 import { createMcpHandler, type McpServerFactory } from '@modelcontextprotocol/server'
 import { Hono } from 'hono'
 import type { JWK } from 'jose'
@@ -24,7 +25,7 @@ export interface ToolLane {
 export interface ToolLaneCaller {
   readonly principal: Principal
   readonly era: 'legacy' | 'modern'
-  readonly signal?: AbortSignal | undefined
+  readonly signal?: Cancellation | undefined
   readonly meta?: Readonly<Record<string, unknown>> | undefined
 }
 
@@ -38,9 +39,11 @@ export interface HttpAppOptions extends GuardOptions {
   readonly logger: Logger
 }
 
+/** What a request brings along: the sockets of Node's server, and the token once it is verified. */
+type Front = Authenticated & { readonly Bindings: HttpBindings }
+
 export interface HttpApp {
-  readonly fetch: Hono<Authenticated>['fetch']
-  readonly request: Hono<Authenticated>['request']
+  readonly fetch: Hono<Front>['fetch']
   close(): Promise<void>
 }
 
@@ -59,7 +62,7 @@ export function createHttpApp(options: HttpAppOptions): HttpApp {
     scopes_supported: SCOPES,
   }
 
-  const app = new Hono<Authenticated>()
+  const app = new Hono<Front>()
   app.use(guardOrigin(options), allowBrowsers)
 
   app.get('/health', c => c.text('OK'))
@@ -86,7 +89,7 @@ export function createHttpApp(options: HttpAppOptions): HttpApp {
     const call = readDirectCall(parsed.value, name => c.req.header(name))
     if (call && lane.has(call.name)) {
       // A client of 2025 that hangs up has not cancelled; one of 2026 has ("Cancellation").
-      const signal = call.era === 'modern' ? c.req.raw.signal : undefined
+      const signal = call.era === 'modern' ? hangUpOf(c.env) : undefined
       const result = await lane.call(call.name, call.args, {
         principal: token.principal,
         era: call.era,
@@ -105,7 +108,24 @@ export function createHttpApp(options: HttpAppOptions): HttpApp {
     logger.error({ err: error.cause ?? error, path: c.req.path }, 'request failed')
     return c.json({ jsonrpc: '2.0', id: null, error: toJsonRpcError(error) }, toHttpStatus(error))
   })
-  return { fetch: app.fetch, request: app.request, close: () => mcp.close() }
+  return { fetch: app.fetch, close: () => mcp.close() }
+}
+
+/** The parts of an AbortSignal that a call needs. */
+type Cancellation = Pick<AbortSignal, 'aborted'> & {
+  addEventListener(type: 'abort', listener: () => void): void
+  removeEventListener(type: 'abort', listener: () => void): void
+}
+
+/** The client hanging up, straight from the socket: the request's own signal would cost an AbortController a call. */
+function hangUpOf({ outgoing }: HttpBindings): Cancellation {
+  return {
+    get aborted() {
+      return outgoing.destroyed
+    },
+    addEventListener: (_, listener) => outgoing.once('close', listener),
+    removeEventListener: (_, listener) => outgoing.off('close', listener),
+  }
 }
 
 const JSON_CONTENT = { 'content-type': 'application/json' }

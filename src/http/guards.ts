@@ -1,3 +1,4 @@
+import type { Context } from 'hono'
 import { bodyLimit } from 'hono/body-limit'
 import { cors } from 'hono/cors'
 import { createMiddleware } from 'hono/factory'
@@ -70,15 +71,21 @@ export const allowBrowsers = createMiddleware((c, next) =>
   c.req.header('origin') === undefined ? next() : browserAccess(c, next),
 )
 
-export const limitBody = bodyLimit({
-  maxSize: MAX_BODY_BYTES,
-  onError: c =>
-    c.json(
-      {
-        jsonrpc: '2.0',
-        id: null,
-        error: { code: -32600, message: `the request is larger than ${MAX_BODY_BYTES} bytes` },
-      },
-      413,
-    ),
+const tooLarge = (c: Context) =>
+  c.json(
+    {
+      jsonrpc: '2.0',
+      id: null,
+      error: { code: -32600, message: `the request is larger than ${MAX_BODY_BYTES} bytes` },
+    },
+    413,
+  )
+
+const limitStream = bodyLimit({ maxSize: MAX_BODY_BYTES, onError: tooLarge })
+
+/** A declared length is enforced by the HTTP parser, so it is enough to look at it; other bodies are counted as they come. */
+export const limitBody = createMiddleware(async (c, next) => {
+  const length = c.req.header('content-length')
+  if (length === undefined || c.req.header('transfer-encoding') !== undefined) return limitStream(c, next)
+  return Number(length) > MAX_BODY_BYTES ? tooLarge(c) : next()
 })

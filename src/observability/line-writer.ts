@@ -7,6 +7,8 @@ const writeTo = promisify(write)
 // What may wait for a slow or full disk; lines beyond that are dropped, calls are never held up.
 const MAX_QUEUE_LENGTH = 4 * 1024 * 1024
 const BUSY_RETRY_MS = 50
+// Under load a write carries the lines of this time; a write a line costs as much as deciding the call.
+const GATHER_MS = 10
 
 /**
  * Appends text to a file or a pipe without anybody waiting for it: what is written meanwhile goes out with the next write.
@@ -19,6 +21,7 @@ export class LineWriter {
   #queue = ''
   #writing: Promise<void> | undefined
   #failing = false
+  #waiting: NodeJS.Timeout | undefined
 
   constructor(open: () => Promise<number>, onError: (error: Error) => void) {
     this.#open = open
@@ -27,37 +30,48 @@ export class LineWriter {
 
   write(line: string): void {
     if (this.#queue.length + line.length <= MAX_QUEUE_LENGTH) this.#queue += line
-    this.#writing ??= this.#drain().finally(() => {
-      this.#writing = undefined
-    })
+    this.#waiting ??= setTimeout(this.#start, GATHER_MS)
   }
 
   /** Waits until what is queued is written, has failed, or the time is over. */
   async settle(timeoutMs: number): Promise<void> {
     const late = new AbortController()
-    await Promise.race([this.#writing, wait(timeoutMs, undefined, { signal: late.signal }).catch(() => {})])
+    await Promise.race([this.#writeAll(), wait(timeoutMs, undefined, { signal: late.signal }).catch(() => {})])
     late.abort()
   }
 
-  async #drain(): Promise<void> {
-    let batch = ''
+  async #writeAll(): Promise<void> {
+    do {
+      this.#start()
+      await this.#writing
+    } while (this.#queue !== '' && !this.#failing)
+  }
+
+  readonly #start = (): void => {
+    clearTimeout(this.#waiting)
+    this.#waiting = undefined
+    this.#writing ??= this.#writeBatch().finally(() => {
+      this.#writing = undefined
+      if (this.#queue !== '' && !this.#failing) this.#waiting ??= setTimeout(this.#start, GATHER_MS)
+    })
+  }
+
+  async #writeBatch(): Promise<void> {
+    const batch = this.#queue
+    this.#queue = ''
     try {
       this.#fd ??= await this.#open()
-      while (this.#queue !== '') {
-        batch = this.#queue
-        this.#queue = ''
-        await writeAll(this.#fd, batch)
-      }
+      if (batch !== '') await writeWhole(this.#fd, batch)
       this.#failing = false
     } catch (error) {
-      this.#queue = batch.length + this.#queue.length <= MAX_QUEUE_LENGTH ? batch + this.#queue : this.#queue
+      if (batch.length + this.#queue.length <= MAX_QUEUE_LENGTH) this.#queue = batch + this.#queue
       if (!this.#failing) this.#onError(error instanceof Error ? error : new Error(String(error)))
       this.#failing = true
     }
   }
 }
 
-async function writeAll(fd: number, text: string): Promise<void> {
+async function writeWhole(fd: number, text: string): Promise<void> {
   let rest = Buffer.from(text)
   while (rest.length > 0) {
     try {

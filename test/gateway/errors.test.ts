@@ -109,12 +109,13 @@ test('every code an agent can meet is provoked above', () => {
 })
 
 test('one audit line a call, denied and refused ones included', async () => {
-  const before = (await opened.auditLines(1)).length
-  await opened.call('execute_tool', execute('shop', 'query', { args: { sql: 'select secret-argument' } }), 'admin')
-  await opened.call('execute_tool', execute('nowhere', 'x'), 'admin')
-  await opened.call('execute_tool', execute('shop', 'failing'), 'admin')
-  await opened.call('list_servers', {}, 'stranger')
-  const lines = (await opened.auditLines(before + 4)).slice(before)
+  const audited = await openTestGateway({ servers: { shop: nodeServer('shop.js') }, rules })
+  await audited.call('execute_tool', execute('shop', 'query', { args: { sql: 'select secret-argument' } }), 'admin')
+  await audited.call('execute_tool', execute('nowhere', 'x'), 'admin')
+  await audited.call('execute_tool', execute('shop', 'failing'), 'admin')
+  await audited.call('list_servers', {}, 'stranger')
+  const lines = await audited.auditLines(4)
+  await audited.close()
   const principal = expect.stringMatching(/^local:/)
   const common = { time: expect.stringMatching(/^\d{4}-.*Z$/), principal, latency_ms: expect.any(Number) }
   expect(lines).toEqual([

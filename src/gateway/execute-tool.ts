@@ -1,6 +1,7 @@
 import type { CallToolResult } from '@modelcontextprotocol/server'
 import { distance } from 'fastest-levenshtein'
 import { z } from 'zod'
+import type { Backend } from '../backends/backend.js'
 import type { BackendTool, ToolList } from '../backends/tool.js'
 import { GatewayError } from '../errors/gateway-error.js'
 import { decide } from '../rules/decide.js'
@@ -47,46 +48,67 @@ export const executeTool: GatewayTool = {
 
   async run(call, raw) {
     const { backends } = call.snapshot
-    const wanted = parseArguments(
-      Accepted,
-      unnestCall(
-        raw,
-        (server, tool) =>
-          typeof server === 'string' && backends.get(server)?.knownTools?.byName.has(String(tool)) === true,
-      ),
-    )
-    const candidates = toolCandidates(wanted.server, wanted.tool, backends.keys())
-    call.tool = candidates?.tools.at(-1) ?? wanted.tool
-    if (!candidates)
-      throw new GatewayError('INVALID_ARGUMENTS', '/server: is missing: say which server has the tool', {
-        details: { path: '/server', schema: z.toJSONSchema(Listed.shape.server) },
-      })
-    const { server } = candidates
+    const wanted = readCall(raw, backends)
+    const { server } = wanted
     call.server = server
-
-    const agent = call.actAs(wanted.agent_id)
-    const permitted = candidates.tools.filter(tool => call.decide(agent, server, tool))
+    call.tool = wanted.names.at(-1)
+    const agent = call.actAs(wanted.agentId)
+    const permitted = wanted.names.filter(name => call.decide(agent, server, name))
     const backend = backends.get(server)
     if (permitted.length === 0 || !backend) throw notAvailable(agent, server, call.tool)
 
-    const clock = backend.startClock({ timeoutMs: wanted.timeout_ms, signal: call.caller.signal })
+    const clock = backend.startClock({ timeoutMs: wanted.timeoutMs, signal: call.caller.signal })
     try {
       const list = backend.freshTools(call.owner) ?? (await backend.tools(call.owner, clock))
       const tool = choose(permitted, list)
       if (!tool) throw notFound(call, agent, list)
-      const name = tool.definition.name
+      const { name } = tool.definition
       call.tool = name
-      if (candidates.tools.length > 1) call.decide(agent, server, name)
-      const args = repairArguments(wanted.args ?? wanted.arguments, tool)
+      if (wanted.names.length > 1) call.decide(agent, server, name)
+      const args = repairArguments(wanted.args, tool)
       check(args, tool)
       const { onProgress, meta } = call.caller
-      return toCallToolResult(
-        await backend.callTool({ name, arguments: args, meta, onProgress }, tool, call.owner, clock),
-      )
+      const outgoing = { name, arguments: args, meta, onProgress }
+      return toCallToolResult(await backend.callTool(outgoing, tool, call.owner, clock))
     } finally {
       clock.stop()
     }
   },
+}
+
+interface WantedCall {
+  readonly server: string
+  /** What the tool may be called, the literal name first. */
+  readonly names: readonly string[]
+  readonly args: unknown
+  readonly timeoutMs: number | undefined
+  readonly agentId: string | undefined
+}
+
+/** The call that was meant. Throws INVALID_ARGUMENTS when that cannot be told. */
+function readCall(raw: unknown, backends: ReadonlyMap<string, Backend>): WantedCall {
+  const isRealTool = (server: unknown, tool: unknown) =>
+    typeof server === 'string' && backends.get(server)?.knownTools?.byName.has(String(tool)) === true
+  const {
+    server,
+    tool,
+    args,
+    arguments: alias,
+    timeout_ms,
+    agent_id,
+  } = parseArguments(Accepted, unnestCall(raw, isRealTool))
+  const candidates = toolCandidates(server, tool, backends.keys())
+  if (!candidates) {
+    const details = { path: '/server', schema: z.toJSONSchema(Listed.shape.server) }
+    throw new GatewayError('INVALID_ARGUMENTS', '/server: is missing: say which server has the tool', { details })
+  }
+  return {
+    server: candidates.server,
+    names: candidates.tools,
+    args: args ?? alias,
+    timeoutMs: timeout_ms,
+    agentId: agent_id,
+  }
 }
 
 function choose(names: readonly string[], { byName }: ToolList): BackendTool | undefined {

@@ -1,4 +1,5 @@
 import { createLocalJWKSet } from 'jose'
+import { readPort, readResource } from './config/front-door.js'
 import { stateDirectory } from './config/locate.js'
 import type { Env } from './config/variables.js'
 import { openCredentialStore } from './credentials/store.js'
@@ -102,21 +103,6 @@ function refuseOpenDoor(host: string, env: Env, publicResource: URL | undefined)
   throw new GatewayError(
     'CONFIG_INVALID',
     `refusing to listen on ${host}, beyond this machine, without ${missing.join(' and ')}: use --host 127.0.0.1 behind a reverse proxy`,
-  )
-}
-
-function readPort(text: string | undefined): number {
-  const port = text === undefined || text === '' ? 8080 : Number(text)
-  if (Number.isInteger(port) && port >= 0 && port <= 65535) return port
-  throw new GatewayError('CONFIG_INVALID', `MCP_SERVER_PORT is "${text}", expected a port from 0 to 65535`)
-}
-
-function readResource(text: string | undefined): URL | undefined {
-  if (text === undefined || text === '') return undefined
-  if (URL.canParse(text) && /^https?:\/\//.test(text) && !text.includes('#')) return new URL(text)
-  throw new GatewayError(
-    'CONFIG_INVALID',
-    `MCP_RESOURCE_URI is "${text}", expected the public URL including /mcp, for example https://gateway.example.com/mcp`,
   )
 }
 

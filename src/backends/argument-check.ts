@@ -2,6 +2,7 @@ import { Ajv, type AnySchema, type ErrorObject, type Options } from 'ajv'
 import { Ajv2020 } from 'ajv/dist/2020.js'
 import formats from 'ajv-formats'
 import { RE2JS } from 're2js'
+import { isJsonObject } from '../json.js'
 
 /** The first thing about the arguments that the schema does not allow. */
 export interface ArgumentProblem {
@@ -31,20 +32,30 @@ const OPTIONS: Options = {
  */
 export function compileArgumentCheck(inputSchema: unknown): ArgumentCheck {
   const nothing: ArgumentCheck = () => undefined
-  if (typeof inputSchema !== 'object' || inputSchema === null || JSON.stringify(inputSchema).length > MAX_SCHEMA_LENGTH)
-    return nothing
-  const { $schema: dialect, $id: _ignored, ...schema } = inputSchema as Record<string, unknown>
   try {
+    if (!isJsonObject(inputSchema) || JSON.stringify(inputSchema).length > MAX_SCHEMA_LENGTH) return nothing
+    const { $schema: dialect, $id: _ignored, ...schema } = inputSchema
     // One instance per schema, so that equal `$id`s of different backends never meet.
     const ajv = typeof dialect === 'string' && /draft-0[67]/.test(dialect) ? new Ajv(OPTIONS) : new Ajv2020(OPTIONS)
     formats.default(ajv)
     // Quadratic in the length of an array; the backend checks it itself.
     ajv.removeKeyword('uniqueItems').addKeyword('uniqueItems')
-    const validate = ajv.compile(schema as AnySchema)
+    let spent = 0
+    ajv.addKeyword({
+      keyword: BUDGET,
+      validate: (cost: number) => {
+        spent += cost
+        if (spent > MAX_COST) throw new BudgetExceeded()
+        return true
+      },
+    })
+    const validate = ajv.compile(metered(schema) as AnySchema)
     return args => {
+      spent = 0
       try {
         if (validate(args)) return undefined
-      } catch {
+      } catch (error) {
+        if (error instanceof BudgetExceeded) return undefined // undecided: the backend decides
         return { path: '', message: 'is nested too deeply', schema: {}, schemaPath: '#' }
       }
       const [first] = validate.errors ?? []
@@ -53,6 +64,48 @@ export function compileArgumentCheck(inputSchema: unknown): ArgumentCheck {
   } catch {
     return nothing
   }
+}
+
+// A few lines of nested references can ask for more work than there is time: each subschema says what it costs to look at.
+const BUDGET = 'x-gateway-budget'
+const MAX_COST = 1_000_000
+
+class BudgetExceeded extends Error {}
+
+const SCHEMA_MAPS = new Set(['properties', 'patternProperties', '$defs', 'definitions', 'dependentSchemas'])
+const SCHEMAS = new Set([
+  'items',
+  'additionalItems',
+  'additionalProperties',
+  'unevaluatedItems',
+  'unevaluatedProperties',
+  'contains',
+])
+const IN_PLACE = new Set(['allOf', 'anyOf', 'oneOf', 'prefixItems', 'not', 'if', 'then', 'else', 'propertyNames'])
+
+/** The schema with its cost written into every subschema. */
+function metered(schema: unknown): unknown {
+  if (Array.isArray(schema)) return schema.map(metered)
+  if (!isJsonObject(schema)) return schema
+  const entries = Object.entries(schema).map(([key, value]): [string, unknown] => {
+    if (SCHEMAS.has(key) || IN_PLACE.has(key)) return [key, metered(value)]
+    if (!SCHEMA_MAPS.has(key) || !isJsonObject(value)) return [key, value]
+    return [key, Object.fromEntries(Object.entries(value).map(([name, inner]) => [name, metered(inner)]))]
+  })
+  const size = Object.values(schema).reduce<number>(
+    (sum, value) => sum + (Array.isArray(value) ? value.length : isJsonObject(value) ? Object.keys(value).length : 1),
+    1,
+  )
+  return Object.fromEntries([...entries, [BUDGET, size]]) // last: a schema cannot set its own price
+}
+
+/** What is quoted goes to a model, which the meter is no concern of. */
+function withoutMeter(schema: unknown): unknown {
+  if (Array.isArray(schema)) return schema.map(withoutMeter)
+  if (!isJsonObject(schema)) return schema
+  return Object.fromEntries(
+    Object.entries(schema).flatMap(([key, value]) => (key === BUDGET ? [] : [[key, withoutMeter(value)]])),
+  )
 }
 
 // What is quoted goes into a model's context.
@@ -76,7 +129,7 @@ function toProblem({
   return {
     path: instancePath,
     message: `${message}${unexpected}`,
-    schema: isShort ? parentSchema : keywordAlone,
+    schema: withoutMeter(isShort ? parentSchema : keywordAlone),
     schemaPath,
   }
 }

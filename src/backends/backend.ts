@@ -58,7 +58,7 @@ export class Backend {
     this.config = config
     this.#options = options
     const idle = config.session === 'shared' ? {} : { ttl: SESSION_IDLE_MS, updateAgeOnGet: true, ttlAutopurge: true }
-    this.#sessions = new LRUCache({ max: MAX_SESSIONS, ...idle, dispose: session => void session.close() })
+    this.#sessions = new LRUCache({ max: MAX_SESSIONS, ...idle, dispose: session => session.retire() })
   }
 
   get name(): string {
@@ -107,6 +107,15 @@ export class Backend {
   /** Connects, if it is not connected; for `gateway status` and `gateway tools`. */
   async connect(owner: CallOwner): Promise<void> {
     await this.#session(owner).connected()
+  }
+
+  /** Where the server is, for people and agents: without user info, query and known secrets, all of which carry keys. */
+  get address(): { readonly command: string } | { readonly url: string } {
+    const { config } = this
+    const { redact } = this.#options.redactor
+    if (config.transport === 'stdio') return { command: redact(config.command) }
+    const { origin, pathname } = URL.canParse(config.url) ? new URL(config.url) : { origin: '', pathname: '' }
+    return { url: redact(`${origin}${pathname}`) }
   }
 
   status(): BackendStatus {

@@ -116,6 +116,8 @@ export class CallClock {
     if (this.#ended) return
     this.#ended = reason
     clearTimeout(this.#timer)
-    for (const listener of [...this.#listeners]) listener(reason)
+    const listeners = [...this.#listeners]
+    this.#listeners.clear()
+    for (const listener of listeners) listener(reason)
   }
 }

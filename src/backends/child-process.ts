@@ -6,7 +6,8 @@ import type { StdioServerConfig } from '../config/servers-file.js'
 import type { Env } from '../config/variables.js'
 
 const STDERR_TAIL_LINES = 20
-const STDERR_LINE_LENGTH = 500
+// Long enough to take a secret out whole before a line is shortened for a reader.
+const STDERR_LINE_LENGTH = 8_000
 // How long a server may take for each rung of the ladder: stdin closed, SIGTERM, SIGKILL.
 const GRACE_MS = 1_500
 const LAST_WORDS_MS = 100
@@ -111,6 +112,8 @@ async function stop(child: ChildProcess, exited: Promise<string>): Promise<void>
   // Also after a clean exit: what the server started may have stayed behind.
   signalTree(child, 'SIGKILL')
   await gone()
+  // Somebody who left the group may still hold the other ends.
+  for (const pipe of [child.stdin, child.stdout, child.stderr]) pipe?.destroy()
 }
 
 function signalTree(child: ChildProcess, signal: NodeJS.Signals): void {

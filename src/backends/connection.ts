@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs'
 import { setTimeout as wait } from 'node:timers/promises'
 import {
   Client,
@@ -77,19 +78,20 @@ async function connectStdio(config: StdioServerConfig, options: ConnectOptions):
       pid: () => transport.pid,
     })
   } catch (error) {
-    const exitedByItself = transport.ending !== undefined
+    const ending = transport.ending
     await transport.close()
-    if (!exitedByItself || options.prior || options.signal.aborted) throw withStderr(error, config, transport)
+    if (ending === undefined || options.prior || options.signal.aborted)
+      throw withStderr(error, config, { transport, ending })
   }
   // Some servers exit on any request before `initialize`: that is a server of the 2025 era, spoken to in the wrong words.
   return connectStdio(config, { ...options, prior: { kind: 'legacy' } })
 }
 
 async function connectHttp(config: HttpServerConfig, options: ConnectOptions): Promise<Connection> {
-  const { openPool, fetchOver, toHttpTarget } = await import('./http-lane.js')
+  const { openPool, fetchOver, ownHeaders, toHttpTarget } = await import('./http-lane.js')
   const pool = openPool()
   const wire = fetchOver(pool)
-  const init = { fetch: wire.fetch, requestInit: { headers: { ...config.headers } } }
+  const init = { fetch: wire.fetch, requestInit: { headers: ownHeaders(config) } }
   const transport = new StreamableHTTPClientTransport(new URL(config.url), init)
   try {
     const client = await connectClient(transport, options)
@@ -110,13 +112,13 @@ async function connectHttp(config: HttpServerConfig, options: ConnectOptions): P
 }
 
 async function connectSse(config: HttpServerConfig, options: ConnectOptions): Promise<Connection> {
-  const [{ openPool, fetchOver }, { SSEClientTransport }] = await Promise.all([
+  const [{ openPool, fetchOver, ownHeaders }, { SSEClientTransport }] = await Promise.all([
     import('./http-lane.js'),
     import('@modelcontextprotocol/client'),
   ])
   const pool = openPool()
   const wire = fetchOver(pool)
-  const init = { fetch: wire.fetch, requestInit: { headers: { ...config.headers } } }
+  const init = { fetch: wire.fetch, requestInit: { headers: ownHeaders(config) } }
   const transport = new SSEClientTransport(new URL(config.url), init)
   try {
     const client = await connectClient(transport, { ...options, prior: { kind: 'legacy' } })
@@ -137,14 +139,20 @@ async function connectClient(
     { capabilities: {}, versionNegotiation: { mode: 'auto', probe } },
   )
   client.setNotificationHandler('notifications/tools/list_changed', onToolsChanged)
+  // One limit for all of it: the probe, the handshake, and a server that answers neither.
+  const limit = AbortSignal.timeout(config.startupTimeoutMs)
   const giveUp = () => void transport.close().catch(() => {})
-  signal.addEventListener('abort', giveUp, { once: true })
+  for (const reason of [signal, limit]) reason.addEventListener('abort', giveUp, { once: true })
   try {
-    await client.connect(transport, { timeout: config.startupTimeoutMs, signal, ...(prior && { prior }) })
+    await client.connect(transport, { timeout: config.startupTimeoutMs, ...(prior && { prior }) })
     signal.throwIfAborted()
     return client
+  } catch (error) {
+    if (!limit.aborted) throw error
+    const message = `the server did not answer within ${config.startupTimeoutMs} ms (startupTimeoutMs)`
+    throw new GatewayError('SERVER_UNAVAILABLE', message, { cause: error })
   } finally {
-    signal.removeEventListener('abort', giveUp)
+    for (const reason of [signal, limit]) reason.removeEventListener('abort', giveUp)
   }
 }
 
@@ -240,15 +248,27 @@ async function keepListening(
   }
 }
 
-function withStderr(error: unknown, config: StdioServerConfig, transport: StdioTransport): GatewayError {
-  if (error instanceof Error && 'code' in error && error.code === 'ENOENT') {
-    const missing =
-      config.cwd === undefined
-        ? `the command "${config.command}" was not found in PATH`
-        : `the command "${config.command}" or the directory "${config.cwd}" was not found`
-    return new GatewayError('SERVER_UNAVAILABLE', `${missing}: install it, or write its full path`, { cause: error })
-  }
-  const { error: failure } = fromSdkError(error, config)
-  const reason = transport.ending === undefined ? failure.message : `the process ${transport.ending} before it answered`
-  return new GatewayError('SERVER_UNAVAILABLE', reason, { cause: error, details: { stderr: transport.stderrTail() } })
+function withStderr(
+  error: unknown,
+  config: StdioServerConfig,
+  { transport, ending }: { transport: StdioTransport; ending: string | undefined },
+): GatewayError {
+  const code = error instanceof Error && 'code' in error ? error.code : undefined
+  if (code === 'ENOENT' || code === 'EACCES')
+    return new GatewayError('SERVER_UNAVAILABLE', cannotStart(code, config), { cause: error })
+  const reason =
+    ending === undefined ? fromSdkError(error, config).error.message : `the process ${ending} before it answered`
+  const noise = transport.noise > 0 ? `; ${transport.noise} lines it wrote to stdout were no MCP messages` : ''
+  return new GatewayError('SERVER_UNAVAILABLE', reason + noise, {
+    cause: error,
+    details: { stderr: transport.stderrTail() },
+  })
+}
+
+function cannotStart(code: 'ENOENT' | 'EACCES', { command, cwd }: StdioServerConfig): string {
+  if (cwd !== undefined && !existsSync(cwd)) return `the directory "${cwd}" (cwd) does not exist`
+  if (code === 'EACCES')
+    return `"${command}" is not executable: chmod +x it, or name the program that runs it as the command`
+  if (/[/\\]/.test(command)) return `the command "${command}" does not exist`
+  return `the command "${command}" was not found in PATH: install it, or write its full path`
 }

@@ -1,55 +1,51 @@
-import { GatewayError } from '../errors/gateway-error.js'
+import { type ErrorDetails, GatewayError, type GatewayErrorCode } from '../errors/gateway-error.js'
 import { BackendRefusal, ConnectionBroken, SessionLost, Unreachable } from './call.js'
 
 export interface ExplainContext {
   readonly server: string
   /** When the next connect is tried (milliseconds since the epoch), if the failure is one of connecting. */
   readonly retryAt?: number | undefined
-  /** Takes known secrets out of what a backend wrote. */
+  /** Takes known secrets out of what a backend said. */
   readonly redact: (text: string) => string
 }
 
+const STDERR_LINE_LENGTH = 500
+
 /** Whatever went wrong with a backend, as an error that names the server and says what can be done about it. */
 export function explain(error: unknown, { server, retryAt, redact }: ExplainContext): GatewayError {
+  if (error instanceof GatewayError && 'server' in error.details) return error
+
+  // Servers repeat what they were told, keys included.
+  const toError = (code: GatewayErrorCode, message: string, { stderr, ...details }: ErrorDetails = {}) => {
+    const lines = Array.isArray(stderr) ? stderr.map(line => redact(String(line)).slice(0, STDERR_LINE_LENGTH)) : []
+    const redacted: ErrorDetails = JSON.parse(redact(JSON.stringify(details)))
+    const all = { ...redacted, server, ...(lines.length > 0 && { stderr: lines }) }
+    return new GatewayError(code, redact(message), { cause: error, details: all })
+  }
+  const retry = retryAt === undefined ? {} : { retry_at: new Date(retryAt).toISOString() }
+
   if (error instanceof BackendRefusal) {
-    const details = {
-      server,
+    const data = error.data === undefined ? {} : { backend_data: error.data }
+    return toError('BACKEND_ERROR', `the server "${server}" refused: ${error.message}`, {
       backend_code: error.code,
-      ...(error.data === undefined ? {} : { backend_data: error.data }),
-    }
-    return new GatewayError('BACKEND_ERROR', `the server "${server}" refused: ${error.message}`, {
-      cause: error,
-      details,
+      ...data,
     })
   }
   if (error instanceof ConnectionBroken) {
     const message = `the connection to "${server}" broke after the call was sent (${error.message}); whether it was carried out is unknown, so it was not repeated`
-    return new GatewayError('OUTCOME_UNKNOWN', message, {
-      cause: error,
-      details: { server, ...words(error.stderr, redact) },
-    })
+    return toError('OUTCOME_UNKNOWN', message, { stderr: error.stderr })
   }
-  const retry = retryAt === undefined ? {} : { retry_at: new Date(retryAt).toISOString() }
   if (error instanceof Unreachable || error instanceof SessionLost) {
-    return new GatewayError('SERVER_UNAVAILABLE', `the server "${server}": ${error.message}`, {
-      cause: error,
-      details: { server, ...retry },
-    })
+    return toError('SERVER_UNAVAILABLE', `the server "${server}": ${error.message}`, retry)
   }
   if (!(error instanceof GatewayError)) return new GatewayError('INTERNAL', 'Internal error', { cause: error })
-  if ('server' in error.details) return error
-  const { stderr, ...rest } = error.details
-  const details = { ...rest, server, ...(Array.isArray(stderr) && words(stderr, redact)) }
   if (error.code === 'AUTH_REQUIRED') {
     const command = `gateway login ${/^[\w.-]+$/.test(server) ? server : JSON.stringify(server)}`
-    const message = `the server "${server}" wants a login: run ${command}`
-    return new GatewayError(error.code, message, { cause: error, details: { ...details, command } })
+    return toError(
+      error.code,
+      `the server "${server}" wants a login: ${command} (not in this version yet; a server with an API key takes it from "headers")`,
+      { ...error.details, command },
+    )
   }
-  return new GatewayError(error.code, `the server "${server}": ${error.message}`, {
-    cause: error,
-    details: { ...details, ...retry },
-  })
+  return toError(error.code, `the server "${server}": ${error.message}`, { ...error.details, ...retry })
 }
-
-const words = (stderr: readonly unknown[], redact: (text: string) => string) =>
-  stderr.length > 0 ? { stderr: stderr.map(line => redact(String(line))) } : {}

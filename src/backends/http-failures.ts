@@ -49,6 +49,15 @@ export function statusFailure(status: number, headers: HeaderFields, config: Ser
         )
       }
       return new GatewayError('AUTH_REQUIRED', 'the server wants a login (HTTP 401)')
+    case 301:
+    case 302:
+    case 303:
+    case 307:
+    case 308:
+      return new GatewayError(
+        'SERVER_UNAVAILABLE',
+        `the server redirects (HTTP ${status}) to ${String(headers.location ?? 'nowhere').slice(0, 200)}: write the final URL into the servers file`,
+      )
     case 404:
       return new SessionLost('the server answered HTTP 404: wrong path, or a session it has forgotten')
     case 429: {

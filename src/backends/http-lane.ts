@@ -27,12 +27,31 @@ export function fetchOver(pool: Agent): { fetch: FetchLike; lastRefusal: () => H
   return {
     lastRefusal: () => refusal,
     async fetch(url, init) {
-      // undici's own fetch and the global one differ in type only.
-      const response = await undiciFetch(url, { ...init, dispatcher: pool } as Parameters<typeof undiciFetch>[1])
+      // undici's own fetch and the global one differ in type only. A redirect could lead our headers anywhere: it is an error.
+      const options = { ...init, redirect: 'manual', dispatcher: pool } as Parameters<typeof undiciFetch>[1]
+      const response = (await undiciFetch(url, options)) as unknown as Response
       if (!response.ok) refusal = Object.fromEntries(response.headers)
-      return response as unknown as Response
+      return bounded(response)
     },
   }
+}
+
+/** The response with an end: a body, or one event of a stream, may not be larger than a message. */
+function bounded(response: Response): Response {
+  if (response.body === null) return response
+  const isStream = response.headers.get('content-type')?.startsWith('text/event-stream') === true
+  let received = 0
+  const meter = new TransformStream<Uint8Array, Uint8Array>({
+    transform(chunk, controller) {
+      received += chunk.length
+      if (isStream && Buffer.from(chunk).includes('\n\n')) received = 0
+      if (received > MAX_MESSAGE_BYTES)
+        controller.error(new Error(`answered with more than ${MAX_MESSAGE_BYTES} bytes`))
+      else controller.enqueue(chunk)
+    },
+  })
+  const { status, statusText, headers } = response
+  return new Response(response.body.pipeThrough(meter), { status, statusText, headers })
 }
 
 /** Where a backend's messages go: fixed for a connection, built once. */
@@ -47,7 +66,24 @@ export interface HttpTarget {
 export function toHttpTarget(config: HttpServerConfig, pool: Agent): HttpTarget {
   const { origin, pathname, search } = new URL(config.url)
   const content = { 'content-type': 'application/json', accept: 'application/json, text/event-stream' }
-  return { pool, origin, path: `${pathname}${search}`, headers: { ...config.headers, ...content }, config }
+  return { pool, origin, path: `${pathname}${search}`, headers: { ...ownHeaders(config), ...content }, config }
+}
+
+// The protocol's to say; configurations copied from elsewhere often have them.
+const NOT_OURS = new Set([
+  'content-type',
+  'accept',
+  'content-length',
+  'host',
+  'connection',
+  'mcp-protocol-version',
+  'mcp-session-id',
+])
+
+/** The configured headers, in lower case, so that none goes out twice. */
+export function ownHeaders({ headers }: HttpServerConfig): Record<string, string> {
+  const lowerCased = Object.entries(headers).map(([name, value]): [string, string] => [name.toLowerCase(), value])
+  return Object.fromEntries(lowerCased.filter(([name]) => !NOT_OURS.has(name)))
 }
 
 /** One message out, and what came beside its answer: notifications and requests, which the SDK's client serves. */

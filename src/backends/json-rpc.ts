@@ -1,5 +1,5 @@
 import type { JSONRPCMessage, Progress, RequestId } from '@modelcontextprotocol/client'
-import { isJsonObject, parseJson } from '../json.js'
+import { isJsonObject, isTooDeep, parseJson } from '../json.js'
 import { BackendRefusal, type RawResult } from './call.js'
 
 /** A message larger than this ends the connection: it would have to be held in memory whole. */
@@ -9,8 +9,16 @@ export type JsonRpcResponse = Extract<JSONRPCMessage, { result: unknown } | { er
 
 /** A JSON-RPC 2.0 message, or undefined for text that is something else. Only the shape that routing needs is looked at. */
 export function parseMessage(text: string): JSONRPCMessage | undefined {
+  if (isTooDeep(text)) return refusalInstead(text)
   const value = parseJson(text)?.value
   return isMessage(value) ? value : undefined
+}
+
+/** A response nested beyond reason would break whoever passes it on; its caller learns so at once. */
+function refusalInstead(text: string): JSONRPCMessage | undefined {
+  const id = /"id"\s*:\s*(\d+)/.exec(text.slice(0, 200) + text.slice(-200))?.[1]
+  if (id === undefined) return undefined
+  return { jsonrpc: '2.0', id: Number(id), error: { code: -32603, message: 'the answer is nested too deeply' } }
 }
 
 function isMessage(value: unknown): value is JSONRPCMessage {

@@ -24,6 +24,8 @@ const UNANNOUNCED_LIST_MS = 5 * 60_000
 const MIN_LIST_MS = 1_000
 const MAX_PAGES = 1_000
 const MAX_TOOLS = 10_000
+// Characters of all definitions together.
+const MAX_LIST_SIZE = 32 * 1024 * 1024
 
 export interface SessionOptions {
   readonly config: ServerConfig
@@ -45,6 +47,8 @@ export class Session {
   #failures = 0
   #failure: GatewayError | undefined
   #retryAt = 0
+  #inFlight = 0
+  #isRetiring = false
   /** Dropped, but with calls still under way. */
   readonly #retired = new Set<Connection>()
   readonly #closing = new AbortController()
@@ -104,6 +108,22 @@ export class Session {
 
   /** Like Connection.callTool; a session the backend has forgotten is opened again, once. */
   async callTool(call: OutgoingCall, tool: BackendTool, clock: CallClock): Promise<RawResult> {
+    this.#inFlight++
+    try {
+      return await this.#callOnce(call, tool, clock)
+    } finally {
+      this.#inFlight--
+      if (this.#isRetiring && this.#inFlight === 0) void this.close()
+    }
+  }
+
+  /** Closes as soon as no call is under way. */
+  retire(): void {
+    this.#isRetiring = true
+    if (this.#inFlight === 0) void this.close()
+  }
+
+  async #callOnce(call: OutgoingCall, tool: BackendTool, clock: CallClock): Promise<RawResult> {
     const connection = this.#connection ?? (await clock.wait(this.connected()))
     try {
       return await connection.callTool(call, tool, clock)
@@ -155,7 +175,9 @@ export class Session {
       logger.info({ server: config.name, era: connection.era, pid: connection.pid }, 'backend connected')
       return connection
     } catch (error) {
-      throw this.#fail(error)
+      // Whatever is wrong with what it says, a server that cannot be connected is not available.
+      const isNonsense = error instanceof GatewayError && error.code === 'BACKEND_ERROR'
+      throw this.#fail(isNonsense ? new GatewayError('SERVER_UNAVAILABLE', error.message, { cause: error }) : error)
     }
   }
 
@@ -217,14 +239,19 @@ export class Session {
     const seen = new Set<string>()
     let cursor: string | undefined
     let ttlMs = 0
+    let size = 0
     do {
       const page = await connection.listTools(cursor)
       if (!Array.isArray(page.tools)) throw new GatewayError('BACKEND_ERROR', 'its tools/list has no array "tools"')
       definitions = definitions.concat(page.tools)
+      size += JSON.stringify(page.tools).length
       if (typeof page.ttlMs === 'number' && page.ttlMs > 0) ttlMs = page.ttlMs
       const next = page.nextCursor
       cursor = typeof next === 'string' ? next : undefined
-      if (cursor !== undefined && (seen.has(cursor) || seen.size >= MAX_PAGES || definitions.length > MAX_TOOLS)) {
+      if (
+        cursor !== undefined &&
+        (seen.has(cursor) || seen.size >= MAX_PAGES || definitions.length > MAX_TOOLS || size > MAX_LIST_SIZE)
+      ) {
         logger.warn(
           { server: config.name, pages: seen.size + 1, tools: definitions.length },
           'tool list does not end: the rest is ignored',

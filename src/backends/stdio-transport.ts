@@ -1,11 +1,15 @@
 import type { JSONRPCMessage, JSONRPCRequest, Progress, RequestId, Transport } from '@modelcontextprotocol/client'
 import type { StdioServerConfig } from '../config/servers-file.js'
 import type { Env } from '../config/variables.js'
-import { type CallClock, ConnectionBroken, type RawResult } from './call.js'
+import { GatewayError } from '../errors/gateway-error.js'
+import { type CallClock, ConnectionBroken, type RawResult, Unreachable } from './call.js'
 import { type ServerProcess, startServerProcess } from './child-process.js'
 import { isResponse, type JsonRpcResponse, MAX_MESSAGE_BYTES, parseMessage, progressIn, resultOf } from './json-rpc.js'
 
 const NEWLINE = 0x0a
+// What a server has not read yet; more means that it does not read at all.
+const MAX_UNREAD_BYTES = 2 * MAX_MESSAGE_BYTES
+const HALF_CLOSED_MS = 500
 
 /** How a direct call hears of progress. */
 export type OnProgress = (progress: Progress) => void
@@ -57,7 +61,12 @@ export class StdioTransport implements Transport {
 
   async start(): Promise<void> {
     this.#process = await startServerProcess(this.#config, this.#env)
-    this.#process.child.stdout?.on('data', this.#receive)
+    const { stdin, stdout } = this.#process.child
+    stdout?.on('data', this.#receive)
+    // When the process ends, its pipes close first; how it ended is the better reason, and comes within moments.
+    const halfClosed = (why: string) => () => void setTimeout(this.#breakOff, HALF_CLOSED_MS, why).unref()
+    stdout?.once('end', halfClosed('the process closed its output'))
+    stdin?.once('close', halfClosed('the process closed its input'))
     void this.#process.exited.then(how => {
       this.ending = how
       this.#end(new ConnectionBroken(`the process ${how}`))
@@ -80,8 +89,8 @@ export class StdioTransport implements Transport {
       }
       const unsubscribe = clock.onEnd(reason => {
         settled()
-        if (!this.#closed) this.#write({ jsonrpc: '2.0', method: 'notifications/cancelled', params: { requestId: id } })
         reject(reason)
+        this.#cancel(id)
       })
       const answer = (response: JsonRpcResponse) => {
         settled()
@@ -115,8 +124,25 @@ export class StdioTransport implements Transport {
 
   #write(message: JSONRPCMessage): void {
     const stdin = this.#process?.child.stdin
-    if (this.#closed || !stdin?.writable) throw new ConnectionBroken('the process does not read its input')
-    stdin.write(`${JSON.stringify(message)}\n`)
+    if (this.#closed || !stdin?.writable) throw new Unreachable('the process does not read its input')
+    stdin.write(serialize(message))
+    if (stdin.writableLength > MAX_UNREAD_BYTES) this.#breakOff('the process does not read its input')
+  }
+
+  /** Tells the server that nobody waits any more, if it can still be told. */
+  #cancel(requestId: RequestId): void {
+    try {
+      this.#write({ jsonrpc: '2.0', method: 'notifications/cancelled', params: { requestId } })
+    } catch {
+      // It will not answer either.
+    }
+  }
+
+  /** One half of the conversation is over, so the whole is. */
+  readonly #breakOff = (why: string): void => {
+    if (this.#closed) return
+    this.#end(new ConnectionBroken(why))
+    void this.#process?.stop()
   }
 
   readonly #receive = (chunk: Buffer): void => {
@@ -133,8 +159,7 @@ export class StdioTransport implements Transport {
     this.#chunks.push(chunk.subarray(start))
     this.#buffered += chunk.length - start
     if (this.#buffered > MAX_MESSAGE_BYTES) {
-      this.onerror?.(new Error(`sent a message of more than ${MAX_MESSAGE_BYTES} bytes`))
-      void this.close()
+      this.#breakOff(`the process sent a message of more than ${MAX_MESSAGE_BYTES} bytes`)
     }
   }
 
@@ -169,5 +194,14 @@ export class StdioTransport implements Transport {
     for (const { fail } of this.#pending.values()) fail(reason)
     this.#pending.clear()
     this.onclose?.()
+  }
+}
+
+/** One line. Throws INVALID_ARGUMENTS for what cannot be written down. */
+function serialize(message: JSONRPCMessage): string {
+  try {
+    return `${JSON.stringify(message)}\n`
+  } catch (error) {
+    throw new GatewayError('INVALID_ARGUMENTS', 'the arguments are nested too deeply', { cause: error })
   }
 }

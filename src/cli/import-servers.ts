@@ -27,14 +27,14 @@ export async function importServers(source: string, place: Place): Promise<Impor
   const readable = documents.filter(({ value }) => value !== undefined)
   if (readable.length === 0) throw new ConfigError(documents.flatMap(({ problems }) => problems))
   const notes: string[] = []
-  const servers: Record<string, JsonObject> = {}
+  const servers = new Map<string, JsonObject>()
   for (const document of readable) {
-    for (const [name, entry] of Object.entries(entriesIn(document, place.cwd))) {
+    for (const [name, entry] of entriesIn(document, place.cwd)) {
       if (isGateway(entry)) notes.push(`"${name}" is the gateway itself and was left out`)
-      else servers[name] ??= convert(name, entry, notes)
+      else if (!servers.has(name)) servers.set(name, convert(name, entry, notes))
     }
   }
-  return { servers, notes }
+  return { servers: Object.fromEntries(servers), notes }
 }
 
 /** Where each client keeps its servers; the project's own file comes first. */
@@ -66,13 +66,13 @@ function filesOf(source: string, { env, cwd }: Place): string[] {
 }
 
 /** `mcpServers` (Claude, Cursor), `servers` (VS Code), and what Claude Code keeps for this project. */
-function entriesIn({ value }: JsonDocument, cwd: string): Record<string, JsonObject> {
-  if (!isJsonObject(value)) return {}
+function entriesIn({ value }: JsonDocument, cwd: string): ReadonlyMap<string, JsonObject> {
+  if (!isJsonObject(value)) return new Map()
   const project = isJsonObject(value.projects) ? value.projects[cwd] : undefined
   const sources = [isJsonObject(project) ? project.mcpServers : undefined, value.mcpServers, value.servers]
   const entries = sources.flatMap(source => (isJsonObject(source) ? Object.entries(source) : []))
-  const found: Record<string, JsonObject> = {}
-  for (const [name, entry] of entries) if (isJsonObject(entry)) found[name] ??= entry
+  const found = new Map<string, JsonObject>()
+  for (const [name, entry] of entries) if (isJsonObject(entry) && !found.has(name)) found.set(name, entry)
   return found
 }
 

@@ -11,6 +11,5 @@ export async function stdio({ agent, ...flags }: StdioFlags): Promise<number> {
   const gateway = await startGateway({ ...flags, logLevel: 'warn' })
   await Promise.race([gateway.serveStdio({ agent }), firstSignal()])
   await gateway.close()
-  // stdin may still be open (a signal) or a client may never read what is left: nothing is to be waited for.
-  process.exit(0)
+  return 0
 }

@@ -1,3 +1,4 @@
+import { readPort, readResource } from '../config/front-door.js'
 import { loadConfig } from '../config/load.js'
 import { locateConfigFiles, stateDirectory } from '../config/locate.js'
 import { openCredentialStore } from '../credentials/store.js'
@@ -18,9 +19,8 @@ export async function issueToken({ agent, ttl, scope }: TokenFlags): Promise<num
   await warnAboutUnknownAgent(agent, warn)
   const issuer = await openEmbeddedIssuer(openCredentialStore({ directory: stateDirectory(env), env, warn }))
   // Without a public URL the gateway's address depends on where it happens to listen.
-  const audience = env.MCP_RESOURCE_URI
-    ? new URL(env.MCP_RESOURCE_URI).href
-    : [`http://${env.MCP_SERVER_HOST || '127.0.0.1'}:${env.MCP_SERVER_PORT || 8080}/mcp`, LOCAL_AUDIENCE]
+  const local = [`http://${env.MCP_SERVER_HOST || '127.0.0.1'}:${readPort(env.MCP_SERVER_PORT)}/mcp`, LOCAL_AUDIENCE]
+  const audience = readResource(env.MCP_RESOURCE_URI)?.href ?? local
   print(await issuer.issue({ agent, audience, ttlSeconds: ttl, scope }))
   return 0
 }

@@ -24,7 +24,10 @@ export async function loadConfig(files: ConfigFiles, env: Env): Promise<GatewayC
   ])
   const { servers, secrets, problems } = parseServersFile(serversDocument, env)
   const { rules, problems: rulesProblems } = parseRulesFile(rulesDocument)
-  if (problems.length + rulesProblems.length > 0) throw new ConfigError([...problems, ...rulesProblems])
+  if (problems.length + rulesProblems.length > 0) {
+    // An unset variable alone is no reason to refuse, but whoever mends the files wants to see everything.
+    throw new ConfigError([...problems, ...rulesProblems, ...servers.flatMap(({ misconfigured }) => misconfigured)])
+  }
   const warnings = crossCheck(files, servers, rules)
   const fingerprint = createHash('sha256').update(JSON.stringify({ servers, rules })).digest('hex').slice(0, 16)
   return deepFreeze({ files, servers, rules, warnings, secrets, fingerprint })

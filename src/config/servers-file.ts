@@ -99,7 +99,10 @@ const HEADER_NAME = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
 
 const Http = Common.extend({
   transport: z.enum(['http', 'sse']),
-  url: z.string().refine(isHttpUrl, 'must be an http: or https: URL'),
+  url: z
+    .string()
+    .refine(isHttpUrl, 'must be an http: or https: URL')
+    .refine(hasNoUserInfo, 'must not contain a user or password: write an Authorization header'),
   headers: z
     .record(
       z.string().regex(HEADER_NAME, 'is not a header name (RFC 9110, section 5.1)'),
@@ -173,8 +176,17 @@ function parseServer({ file, name, entry, env }: RawServer): ParsedServer {
   if (!isJsonObject(entry)) return refuse(path, 'must be an object with "command" or "url"')
   if ('command' in entry && 'url' in entry)
     return refuse(path, 'has both "command" and "url": keep the one that reaches the server')
-  if (!('command' in entry) && !('url' in entry))
-    return refuse(path, 'needs "command" (a local process) or "url" (a remote server)')
+  if (!('command' in entry) && !('url' in entry)) {
+    const known = [...new Set([...Object.keys(Stdio.shape), ...Object.keys(Http.shape), 'type'])]
+    const strangers = Object.keys(entry).filter(key => !known.includes(key))
+    const problems = strangers.map(key => ({ file, path: formatPath([...path, key]), message: unknownKey(key, known) }))
+    const missing = {
+      file,
+      path: formatPath(path),
+      message: 'needs "command" (a local process) or "url" (a remote server)',
+    }
+    return { problems: [missing, ...problems], secrets: [] }
+  }
   if ('type' in entry && 'transport' in entry)
     return refuse([...path, 'type'], 'says the same as "transport": keep one of the two')
 
@@ -258,9 +270,10 @@ function secretsOf(config: Configured): string[] {
   if (config.transport === 'stdio') {
     return Object.entries(config.env).flatMap(([name, value]) => (NAMED_LIKE_A_SECRET.test(name) ? [value] : []))
   }
+  const query = URL.canParse(config.url) ? [...new URL(config.url).searchParams.values()] : []
   const credentials = Object.values(config.headers).flatMap(value => [value, value.replace(/^\S+\s+/, '')])
   if (config.oauth !== false && config.oauth.clientSecret !== undefined) credentials.push(config.oauth.clientSecret)
-  return credentials
+  return [...credentials, ...query]
 }
 
 const fingerprintOf = (config: unknown): string =>
@@ -279,6 +292,12 @@ function mapStrings(
 
 function isHttpUrl(text: string): boolean {
   return URL.canParse(text) && /^https?:$/.test(new URL(text).protocol)
+}
+
+function hasNoUserInfo(text: string): boolean {
+  if (!URL.canParse(text)) return true
+  const { username, password } = new URL(text)
+  return username === '' && password === ''
 }
 
 function isFieldValue(text: string): boolean {

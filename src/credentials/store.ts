@@ -3,7 +3,7 @@ import { mkdir, open, readFile, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
 import type { Env } from '../config/variables.js'
-import { GatewayError } from '../errors/gateway-error.js'
+import { GatewayError, messageOf } from '../errors/gateway-error.js'
 import { isJsonObject, parseJson } from '../json.js'
 import { openSealingKey, type SealingKey } from './key.js'
 import { withLock } from './lock.js'
@@ -93,7 +93,7 @@ export function openCredentialStore({ directory, env, warn }: CredentialStoreOpt
     },
 
     async update(entry, change) {
-      await mkdir(directory, { recursive: true, mode: 0o700 })
+      await makeDirectory(directory)
       return withLock(file, async assertHeld => {
         const sealed = await loadHoldingLock()
         const key = await keyFor(sealed)
@@ -107,6 +107,16 @@ export function openCredentialStore({ directory, env, warn }: CredentialStoreOpt
       })
     },
   }
+}
+
+async function makeDirectory(directory: string): Promise<void> {
+  await mkdir(directory, { recursive: true, mode: 0o700 }).catch(error => {
+    throw new GatewayError(
+      'CONFIG_INVALID',
+      `the state directory ${directory} cannot be made (${messageOf(error)}): set GATEWAY_STATE_DIR to a directory of yours`,
+      { cause: error },
+    )
+  })
 }
 
 const boundTo = ({ name, issuer, resource }: EntryName): Buffer =>

@@ -1,14 +1,23 @@
 import type { Tool } from '@modelcontextprotocol/server'
 import { z } from 'zod'
+import type { Backend } from '../backends/backend.js'
 import { decide } from '../rules/decide.js'
-import { compileGlob, type Matcher } from '../rules/glob.js'
+import { compileGlob } from '../rules/glob.js'
 import { countTokens } from './tokens.js'
-import { agentId, describeTool, type GatewayTool, notAvailable, parseArguments, toResult } from './tool.js'
+import {
+  agentId,
+  describeTool,
+  type GatewayCall,
+  type GatewayTool,
+  notAvailable,
+  parseArguments,
+  toResult,
+} from './tool.js'
 
 const Arguments = z.strictObject({
   server: z.string().min(1).max(256).describe('Name of the server, as list_servers gives it'),
   names: z
-    .union([z.array(z.string()), z.string()])
+    .union([z.array(z.string().max(256)).max(1_000), z.string().max(16_384)])
     .optional()
     .describe('Only these tools: a list, or names separated by commas'),
   pattern: z.string().max(256).optional().describe('Only tools whose name matches this glob, for example "get_*"'),
@@ -43,12 +52,11 @@ export const getServerTools: GatewayTool = {
     const backend = backends.get(server)
     if (!call.decide(agent, server) || !backend) throw notAvailable(agent, server)
 
-    const { tools } = await backend.tools(call.owner)
-    const visible = tools
-      .map(({ definition }) => definition)
-      .filter(({ name: tool }) => decide(rules, { agent, server, tool }).decision === 'allow')
+    const tools = await listTools(call, backend)
+    const visible = tools.filter(({ name: tool }) => decide(rules, { agent, server, tool }).decision === 'allow')
+    const isWanted = selector(names, pattern)
     const { returned, omitted, tokens } = await withinBudget(
-      visible.filter(({ name }) => isWanted(name, names, pattern)),
+      visible.filter(({ name }) => isWanted(name)),
       budget,
     )
     return toResult({
@@ -62,17 +70,25 @@ export const getServerTools: GatewayTool = {
   },
 }
 
-function isWanted(name: string, names: string | readonly string[] | undefined, pattern: string | undefined): boolean {
-  const listed =
-    typeof names === 'string'
-      ? names
-          .split(',')
-          .map(part => part.trim())
-          .filter(part => part !== '')
-      : names
-  if (listed !== undefined && listed.length > 0 && !listed.includes(name)) return false
-  const matches: Matcher = pattern === undefined ? () => true : compileGlob(pattern)
-  return matches(name)
+async function listTools({ owner, caller }: GatewayCall, backend: Backend): Promise<Tool[]> {
+  const clock = backend.startClock({ signal: caller.signal })
+  try {
+    return (await backend.tools(owner, clock)).tools.map(({ definition }) => definition)
+  } finally {
+    clock.stop()
+  }
+}
+
+/** What `names` and `pattern` ask for, read once for all tools. */
+function selector(
+  names: string | readonly string[] | undefined,
+  pattern: string | undefined,
+): (name: string) => boolean {
+  const matches = pattern === undefined ? () => true : compileGlob(pattern)
+  const listed = new Set(
+    (typeof names === 'string' ? names.split(',') : (names ?? [])).map(name => name.trim()).filter(name => name !== ''),
+  )
+  return name => (listed.size === 0 || listed.has(name)) && matches(name)
 }
 
 /** As many definitions as the budget takes, in order; the names of the others. */

@@ -42,16 +42,6 @@ function describeServer(
     ...(config.description !== undefined && { description: config.description }),
     state: backend.status().state,
     ...(seen && { tools: seen.length }),
-    ...(withMetadata && {
-      transport: config.transport,
-      ...(config.transport === 'stdio' ? { command: config.command } : { url: withoutSecrets(config.url) }),
-    }),
+    ...(withMetadata && { transport: config.transport, ...backend.address }),
   }
-}
-
-/** Keys travel in query strings and user info; neither is an agent's to know. */
-function withoutSecrets(url: string): string {
-  if (!URL.canParse(url)) return ''
-  const { origin, pathname } = new URL(url)
-  return `${origin}${pathname}`
 }

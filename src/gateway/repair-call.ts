@@ -10,7 +10,7 @@ const CALL_FIELDS = new Set(['server', 'tool', 'args', 'arguments', 'timeout_ms'
  * `isRealTool` tells whether the outer call, taken literally, names a tool that exists.
  */
 export function unnestCall(raw: unknown, isRealTool: (server: unknown, tool: unknown) => boolean): unknown {
-  let call = raw
+  let call = typeof raw === 'string' ? (toFields(raw) ?? raw) : raw
   for (let depth = 0; depth < MAX_NESTING; depth++) {
     if (!isJsonObject(call)) return call
     const { tool, server, agent_id: agent, timeout_ms: timeout } = call
@@ -49,28 +49,37 @@ export function toolCandidates(
 
 /** The parts of a tool that repairing its arguments needs. */
 export interface ArgumentTarget {
-  readonly definition: { readonly inputSchema: { readonly properties?: unknown } }
+  readonly definition: { readonly name: string; readonly inputSchema: { readonly properties?: unknown } }
   readonly checkArguments: (args: JsonObject) => unknown
 }
 
 /**
- * The arguments as an object: a JSON string is parsed, `{ args: { … } }` is unwrapped once where the tool has no such
- * parameter. Nothing inside is touched: a string stays a string, whatever it looks like. Throws INVALID_ARGUMENTS.
+ * The arguments as an object: a JSON string is parsed; `{ args: { … } }` and the same call once more are unwrapped where the tool
+ * has no such parameters. Nothing inside is touched: a string stays a string, whatever it looks like. Throws INVALID_ARGUMENTS.
  */
 export function repairArguments(given: unknown, tool: ArgumentTarget): JsonObject {
-  const args = given === undefined || given === null ? {} : toFields(given)
-  if (!args)
-    throw new GatewayError('INVALID_ARGUMENTS', `args must be an object, got ${describe(given)}`, {
-      details: { path: '', schema: tool.definition.inputSchema },
-    })
-  const [key, ...others] = Object.keys(args)
-  if ((key !== 'args' && key !== 'arguments') || others.length > 0) return args
-  const inner = toFields(args[key])
-  if (!inner) return args
+  let args = given === undefined || given === null ? {} : toFields(given)
+  if (!args) {
+    const details = { path: '', schema: tool.definition.inputSchema }
+    throw new GatewayError('INVALID_ARGUMENTS', `args must be an object, got ${describe(given)}`, { details })
+  }
   const { properties } = tool.definition.inputSchema
   const declared = isJsonObject(properties) ? Object.keys(properties) : []
-  if (declared.includes(key)) return args
-  return declared.length > 0 || tool.checkArguments(args) !== undefined ? inner : args
+  for (let depth = 0; depth < MAX_NESTING; depth++) {
+    const inner = unwrap(args, declared, tool.definition.name)
+    if (!inner || (declared.length === 0 && tool.checkArguments(args) === undefined)) return args
+    args = inner
+  }
+  return args
+}
+
+/** What is inside one wrapping too many, if that is what this is. */
+function unwrap(args: JsonObject, declared: readonly string[], tool: string): JsonObject | undefined {
+  const keys = Object.keys(args)
+  if (keys.length === 0 || keys.some(key => declared.includes(key) || !CALL_FIELDS.has(key))) return undefined
+  const isSameCall = typeof args.tool === 'string' && (args.tool === tool || args.tool.endsWith(`__${tool}`))
+  if (keys.length > 1 && !isSameCall) return undefined
+  return toFields(args.args ?? args.arguments)
 }
 
 /** An object, or a string that is the JSON of one. */

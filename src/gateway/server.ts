@@ -64,12 +64,12 @@ export function createGatewayTools({ runtime, audit, logger, debug }: GatewayOpt
     audit.write({
       time: new Date().toISOString(),
       principal: call.caller.principal.id,
-      agent: call.agent,
+      agent: call.agent ?? null,
       operation: name,
-      server: call.server,
-      tool: call.tool,
-      decision: call.decision?.decision,
-      rule: call.decision?.rule,
+      server: call.server ?? null,
+      tool: call.tool ?? null,
+      decision: call.decision?.decision ?? null,
+      rule: call.decision?.rule ?? null,
       code: outcome.code,
       latency_ms: Math.round((performance.now() - started) * 100) / 100,
     })
@@ -120,7 +120,8 @@ export function createServerFactory(
       const result = await tools.call(name, args, {
         principal,
         era: context.era,
-        signal: mcpReq.signal,
+        // Over HTTP a client of 2025 that hangs up has not cancelled, and stateless it cannot.
+        signal: context.era === 'legacy' && context.requestInfo ? undefined : mcpReq.signal,
         meta,
         ...(progressToken !== undefined && { onProgress }),
       })

@@ -4,6 +4,7 @@ import type { Cancellation } from '../backends/call.js'
 import { GatewayError } from '../errors/gateway-error.js'
 import type { Principal } from '../identity/principal.js'
 import { resolveAgent } from '../identity/resolve-agent.js'
+import { entriesFor } from '../rules/compile.js'
 import { type Decision, decide } from '../rules/decide.js'
 import type { Snapshot } from './snapshot.js'
 
@@ -39,14 +40,21 @@ export class GatewayCall {
     return this.agent
   }
 
-  /** Decides and remembers the decision for the audit line. */
+  /** Decides and remembers the decision for the audit line. A server that is not configured is denied as if by a rule. */
   decide(agent: string, server: string, tool?: string): boolean {
-    this.decision = decide(this.snapshot.rules, { agent, server, tool })
+    const decision = decide(this.snapshot.rules, { agent, server, tool })
+    const isAbsent = decision.decision === 'allow' && !this.snapshot.backends.has(server)
+    this.decision = isAbsent ? { decision: 'deny', rule: 'mcpServers', reason: 'no such server' } : decision
     return this.decision.decision === 'allow'
   }
 
+  /**
+   * For whom connections are kept apart: the agent by the entry that rules it, because names below an entry are for the caller to
+   * make up.
+   */
   get owner(): { agent: string; principal: string } {
-    return { agent: this.agent ?? '', principal: this.caller.principal.id }
+    const [entry] = entriesFor(this.snapshot.rules, this.agent ?? '')
+    return { agent: entry?.name ?? '', principal: this.caller.principal.id }
   }
 }
 

@@ -31,7 +31,7 @@ export function readDirectCall(body: unknown, header: (name: string) => string |
   const { name, arguments: args, _meta: meta } = params
   if (
     typeof name !== 'string' ||
-    (args !== undefined && !isJsonObject(args)) ||
+    (args !== undefined && !isJsonObject(args) && typeof args !== 'string') ||
     (meta !== undefined && !isJsonObject(meta))
   )
     return undefined
@@ -46,12 +46,14 @@ export function readDirectCall(body: unknown, header: (name: string) => string |
 
 /** The envelope and the mirrored headers of 2026-07-28, agreeing with the body. */
 function isPlainModern(meta: JsonObject, name: string, header: (name: string) => string | undefined): boolean {
-  const clientInfo = meta[META.clientInfo]
+  const { [META.capabilities]: capabilities, [META.clientInfo]: clientInfo = {} } = meta
   return (
     meta[META.version] === MODERN &&
-    isJsonObject(meta[META.capabilities]) &&
-    (clientInfo === undefined ||
-      (isJsonObject(clientInfo) && typeof clientInfo.name === 'string' && typeof clientInfo.version === 'string')) &&
+    isJsonObject(capabilities) &&
+    Object.values(capabilities).every(isJsonObject) &&
+    isJsonObject(clientInfo) &&
+    Object.values(clientInfo).every(value => typeof value === 'string') &&
+    (meta[META.clientInfo] === undefined || (clientInfo.name !== undefined && clientInfo.version !== undefined)) &&
     header('mcp-protocol-version') === MODERN &&
     header('mcp-method') === 'tools/call' &&
     header('mcp-name') === name

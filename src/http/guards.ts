@@ -30,7 +30,8 @@ export function guardOrigin({ resource, isLoopback, allowedHosts, allowedOrigins
   const origins = new Set([resource.origin, ...allowedOrigins])
   const isOwnHost = (host: string) => hosts.has(host) || (isLoopback && isLoopbackHost(host))
   const isAllowedOrigin = (origin: string) =>
-    origins.has(origin) || (isLoopback && isLoopbackHost(hostnameOf(origin.replace(/^https?:\/\//, ''))))
+    origins.has(origin) ||
+    (isLoopback && /^https?:\/\//.test(origin) && isLoopbackHost(hostnameOf(origin.replace(/^https?:\/\//, ''))))
 
   return createMiddleware(async (c, next) => {
     const host = hostnameOf(c.req.header('host') ?? '')

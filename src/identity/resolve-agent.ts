@@ -19,7 +19,7 @@ export function resolveAgent(rules: AccessRules, principal: Principal, requested
   if (!rules.denyOnMissingAgent) return fallback(rules, 'default', 'deny_on_missing_agent is false, which needs')
   throw new GatewayError(
     'NO_FALLBACK_CONFIGURED',
-    'no agent was named: pass agent_id, or set GATEWAY_DEFAULT_AGENT for this gateway',
+    'no agent was named: pass agent_id (on the command line --agent), or set GATEWAY_DEFAULT_AGENT',
   )
 }
 

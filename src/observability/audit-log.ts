@@ -11,14 +11,14 @@ const openDescriptor = promisify(open)
 export interface AuditEvent {
   readonly time: string
   readonly principal: string
-  readonly agent: string | undefined
+  readonly agent: string | null
   /** The gateway's own tool that was called. */
   readonly operation: string
   /** The server and the tool behind it: what was meant, not the wrapper. */
-  readonly server: string | undefined
-  readonly tool: string | undefined
-  readonly decision: 'allow' | 'deny' | undefined
-  readonly rule: string | undefined
+  readonly server: string | null
+  readonly tool: string | null
+  readonly decision: 'allow' | 'deny' | null
+  readonly rule: string | null
   /** `OK`, `TOOL_ERROR` when the tool itself reported a failure, or the code of the gateway's error. */
   readonly code: string
   readonly latency_ms: number
@@ -43,6 +43,7 @@ const OWNER_ONLY = 0o600
 /** Appends JSON lines to a file that only its owner may read. A call never waits for the disk, and never fails for it. */
 export function openAuditLog({ file, redactor, onError }: AuditLogOptions): AuditLog {
   const writer = new LineWriter(() => openFile(file), onError)
+  writer.write('') // so that a file that cannot be written is known at the start
   return {
     write: event => writer.write(`${redactor.redact(JSON.stringify(event))}\n`),
     close: () => writer.settle(FLUSH_MS),

@@ -22,6 +22,7 @@ export class LineWriter {
   #writing: Promise<void> | undefined
   #failing = false
   #waiting: NodeJS.Timeout | undefined
+  #dropped = 0
 
   constructor(open: () => Promise<number>, onError: (error: Error) => void) {
     this.#open = open
@@ -30,6 +31,8 @@ export class LineWriter {
 
   write(line: string): void {
     if (this.#queue.length + line.length <= MAX_QUEUE_LENGTH) this.#queue += line
+    else if (this.#dropped++ === 0)
+      this.#onError(new Error(`more than ${MAX_QUEUE_LENGTH} characters wait to be written: further lines are dropped`))
     this.#waiting ??= setTimeout(this.#start, GATHER_MS)
   }
 
@@ -57,29 +60,28 @@ export class LineWriter {
   }
 
   async #writeBatch(): Promise<void> {
-    const batch = this.#queue
+    let rest = Buffer.from(this.#queue)
     this.#queue = ''
     try {
       this.#fd ??= await this.#open()
-      if (batch !== '') await writeWhole(this.#fd, batch)
+      while (rest.length > 0) rest = rest.subarray(await writeSome(this.#fd, rest))
       this.#failing = false
     } catch (error) {
-      if (batch.length + this.#queue.length <= MAX_QUEUE_LENGTH) this.#queue = batch + this.#queue
+      // Only what is not on the disk yet: a line that is half there has to be continued, not repeated.
+      if (rest.length + this.#queue.length <= MAX_QUEUE_LENGTH) this.#queue = rest.toString('utf8') + this.#queue
       if (!this.#failing) this.#onError(error instanceof Error ? error : new Error(String(error)))
       this.#failing = true
     }
   }
 }
 
-async function writeWhole(fd: number, text: string): Promise<void> {
-  let rest = Buffer.from(text)
-  while (rest.length > 0) {
-    try {
-      const { bytesWritten } = await writeTo(fd, rest)
-      rest = rest.subarray(bytesWritten)
-    } catch (error) {
-      if (!(error instanceof Error && 'code' in error && error.code === 'EAGAIN')) throw error
-      await wait(BUSY_RETRY_MS) // a pipe whose reader is slower than we are
-    }
+/** Writes what fits, and says how many bytes that was. */
+async function writeSome(fd: number, bytes: Buffer): Promise<number> {
+  try {
+    return (await writeTo(fd, bytes)).bytesWritten
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'EAGAIN')) throw error
+    await wait(BUSY_RETRY_MS) // a pipe whose reader is slower than we are
+    return 0
   }
 }

@@ -135,7 +135,7 @@ test('one audit line a call, denied and refused ones included', async () => {
       operation: 'execute_tool',
       server: 'nowhere',
       tool: 'x',
-      decision: 'allow',
+      decision: 'deny',
       rule: expect.any(String),
       code: 'DENIED_BY_POLICY',
     },
@@ -149,7 +149,16 @@ test('one audit line a call, denied and refused ones included', async () => {
       rule: expect.any(String),
       code: 'TOOL_ERROR',
     },
-    { ...common, operation: 'list_servers', code: 'INVALID_AGENT_ID' },
+    {
+      ...common,
+      agent: null,
+      operation: 'list_servers',
+      server: null,
+      tool: null,
+      decision: null,
+      rule: null,
+      code: 'INVALID_AGENT_ID',
+    },
   ])
   expect(JSON.stringify(lines)).not.toContain('secret-argument')
 })

@@ -79,6 +79,16 @@ describe('what models get wrong', () => {
       called('query', { sql: 'a' }),
     ],
     ['server__tool without a server', { tool: 'shop__query', args: { sql: 'a' } }, called('query', { sql: 'a' })],
+    [
+      'the call once more in its own args',
+      { server: 'shop', tool: 'query', args: { server: 'shop', tool: 'query', args: { sql: 'a' } } },
+      called('query', { sql: 'a' }),
+    ],
+    [
+      'the call once more, wrapped as well',
+      { server: 'shop', tool: 'query', args: { arguments: { server: 'shop', tool: 'query', args: { sql: 'a' } } } },
+      called('query', { sql: 'a' }),
+    ],
     ['no args at all', { server: 'shop', tool: 'list_tables' }, called('list_tables', {})],
   ])('is forgiven: %s', async (_, args, expected) => {
     expect((await execute(args)).structuredContent).toEqual(expected)

@@ -86,10 +86,10 @@ export function createHttpApp(options: HttpAppOptions): HttpApp {
         400,
       )
     const token = c.get('token')
-    const call = readDirectCall(parsed.value, name => c.req.header(name))
+    const call = readDirectCall(parsed.value, c.env.incoming.headers)
     if (call && lane.has(call.name)) {
       // A client of 2025 that hangs up has not cancelled; one of 2026 has ("Cancellation").
-      const signal = call.era === 'modern' ? hangUpOf(c.env) : undefined
+      const signal = call.era === 'modern' ? new HangUp(c.env) : undefined
       const result = await lane.call(call.name, call.args, {
         principal: token.principal,
         era: call.era,
@@ -118,13 +118,23 @@ type Cancellation = Pick<AbortSignal, 'aborted'> & {
 }
 
 /** The client hanging up, straight from the socket: the request's own signal would cost an AbortController a call. */
-function hangUpOf({ outgoing }: HttpBindings): Cancellation {
-  return {
-    get aborted() {
-      return outgoing.destroyed
-    },
-    addEventListener: (_, listener) => outgoing.once('close', listener),
-    removeEventListener: (_, listener) => outgoing.off('close', listener),
+class HangUp implements Cancellation {
+  readonly #outgoing: HttpBindings['outgoing']
+
+  constructor({ outgoing }: HttpBindings) {
+    this.#outgoing = outgoing
+  }
+
+  get aborted(): boolean {
+    return this.#outgoing.destroyed
+  }
+
+  addEventListener(_type: 'abort', listener: () => void): void {
+    this.#outgoing.once('close', listener)
+  }
+
+  removeEventListener(_type: 'abort', listener: () => void): void {
+    this.#outgoing.off('close', listener)
   }
 }
 

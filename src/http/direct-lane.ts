@@ -1,3 +1,4 @@
+import type { IncomingHttpHeaders } from 'node:http'
 import type { RequestId } from '@modelcontextprotocol/server'
 import { isJsonObject, type JsonObject } from '../json.js'
 
@@ -24,7 +25,7 @@ export interface DirectCall {
  * Takes a request only if it is plainly a well-formed `tools/call` without progress or logging. Everything else, every malformed
  * request included, is left to the SDK, whose answer is the specified one; so the two lanes cannot disagree about errors.
  */
-export function readDirectCall(body: unknown, header: (name: string) => string | undefined): DirectCall | undefined {
+export function readDirectCall(body: unknown, headers: IncomingHttpHeaders): DirectCall | undefined {
   if (!isJsonObject(body) || body.jsonrpc !== '2.0' || body.method !== 'tools/call') return undefined
   const { id, params } = body
   if ((typeof id !== 'string' && !Number.isSafeInteger(id)) || !isJsonObject(params)) return undefined
@@ -37,15 +38,15 @@ export function readDirectCall(body: unknown, header: (name: string) => string |
     return undefined
   if (meta && ('progressToken' in meta || META.logLevel in meta)) return undefined
   if ('inputResponses' in params || 'requestState' in params) return undefined
-  if (!/^application\/json\s*(;|$)/i.test(header('content-type') ?? '')) return undefined
+  if (!/^application\/json\s*(;|$)/i.test(headers['content-type'] ?? '')) return undefined
 
   const call = { id: id as RequestId, name, args, meta }
-  if (meta && META.version in meta) return isPlainModern(meta, name, header) ? { ...call, era: 'modern' } : undefined
-  return isPlainLegacy(header) ? { ...call, era: 'legacy' } : undefined
+  if (meta && META.version in meta) return isPlainModern(meta, name, headers) ? { ...call, era: 'modern' } : undefined
+  return isPlainLegacy(headers) ? { ...call, era: 'legacy' } : undefined
 }
 
 /** The envelope and the mirrored headers of 2026-07-28, agreeing with the body. */
-function isPlainModern(meta: JsonObject, name: string, header: (name: string) => string | undefined): boolean {
+function isPlainModern(meta: JsonObject, name: string, headers: IncomingHttpHeaders): boolean {
   const { [META.capabilities]: capabilities, [META.clientInfo]: clientInfo = {} } = meta
   return (
     meta[META.version] === MODERN &&
@@ -54,20 +55,20 @@ function isPlainModern(meta: JsonObject, name: string, header: (name: string) =>
     isJsonObject(clientInfo) &&
     Object.values(clientInfo).every(value => typeof value === 'string') &&
     (meta[META.clientInfo] === undefined || (clientInfo.name !== undefined && clientInfo.version !== undefined)) &&
-    header('mcp-protocol-version') === MODERN &&
-    header('mcp-method') === 'tools/call' &&
-    header('mcp-name') === name
+    headers['mcp-protocol-version'] === MODERN &&
+    headers['mcp-method'] === 'tools/call' &&
+    headers['mcp-name'] === name
   )
 }
 
 /** A client of 2025 accepts both kinds of answer, names a version it has or none, and has no session with us. */
-function isPlainLegacy(header: (name: string) => string | undefined): boolean {
-  const accept = header('accept') ?? ''
+function isPlainLegacy(headers: IncomingHttpHeaders): boolean {
+  const accept = headers['accept'] ?? ''
   return (
     accept.includes('application/json') &&
     accept.includes('text/event-stream') &&
-    LEGACY.has(header('mcp-protocol-version')) &&
-    header('mcp-session-id') === undefined
+    LEGACY.has(headers['mcp-protocol-version']?.toString()) &&
+    headers['mcp-session-id'] === undefined
   )
 }
 

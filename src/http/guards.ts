@@ -1,7 +1,13 @@
+import type { HttpBindings } from '@hono/node-server'
 import type { Context } from 'hono'
 import { bodyLimit } from 'hono/body-limit'
 import { cors } from 'hono/cors'
 import { createMiddleware } from 'hono/factory'
+
+/** Requests come with Node's own, whose headers are cheaper to read than the web's. */
+interface OverNode {
+  readonly Bindings: HttpBindings
+}
 
 export const MAX_BODY_BYTES = 4 * 1024 * 1024
 
@@ -33,8 +39,8 @@ export function guardOrigin({ resource, isLoopback, allowedHosts, allowedOrigins
     origins.has(origin) ||
     (isLoopback && /^https?:\/\//.test(origin) && isLoopbackHost(hostnameOf(origin.replace(/^https?:\/\//, ''))))
 
-  return createMiddleware(async (c, next) => {
-    const host = hostnameOf(c.req.header('host') ?? '')
+  return createMiddleware<OverNode>(async (c, next) => {
+    const host = hostnameOf(c.env.incoming.headers.host ?? '')
     if (!isOwnHost(host))
       return c.json(
         {
@@ -43,7 +49,7 @@ export function guardOrigin({ resource, isLoopback, allowedHosts, allowedOrigins
         },
         403,
       )
-    const origin = c.req.header('origin')
+    const { origin } = c.env.incoming.headers
     if (origin !== undefined && !isAllowedOrigin(origin)) {
       return c.json(
         {
@@ -68,8 +74,8 @@ const browserAccess = cors({
 })
 
 /** CORS for pages of allowed origins; requests without an Origin, which are nearly all, pass untouched. */
-export const allowBrowsers = createMiddleware((c, next) =>
-  c.req.header('origin') === undefined ? next() : browserAccess(c, next),
+export const allowBrowsers = createMiddleware<OverNode>((c, next) =>
+  c.env.incoming.headers.origin === undefined ? next() : browserAccess(c, next),
 )
 
 const tooLarge = (c: Context) =>
@@ -85,8 +91,8 @@ const tooLarge = (c: Context) =>
 const limitStream = bodyLimit({ maxSize: MAX_BODY_BYTES, onError: tooLarge })
 
 /** A declared length is enforced by the HTTP parser, so it is enough to look at it; other bodies are counted as they come. */
-export const limitBody = createMiddleware(async (c, next) => {
-  const length = c.req.header('content-length')
-  if (length === undefined || c.req.header('transfer-encoding') !== undefined) return limitStream(c, next)
+export const limitBody = createMiddleware<OverNode>(async (c, next) => {
+  const { 'content-length': length, 'transfer-encoding': encoding } = c.env.incoming.headers
+  if (length === undefined || encoding !== undefined) return limitStream(c, next)
   return Number(length) > MAX_BODY_BYTES ? tooLarge(c) : next()
 })

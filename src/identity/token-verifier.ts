@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import { errors, type JWTPayload, type JWTVerifyGetKey, jwtVerify } from 'jose'
 import { LRUCache } from 'lru-cache'
 import { isGlob } from '../rules/glob.js'
@@ -50,18 +50,18 @@ export function createTokenVerifier(options: TokenVerifierOptions): TokenVerifie
     async verify(token) {
       if (token.length > MAX_TOKEN_LENGTH)
         throw new InvalidTokenError(`the token is longer than ${MAX_TOKEN_LENGTH} characters`)
-      const hash = createHash('sha256').update(token).digest('base64')
-      const known = verified.get(hash)
+      const key = hash('sha256', token, 'base64')
+      const known = verified.get(key)
       if (known) {
         if (known.expiresAt + clockToleranceSeconds > now() / 1000) return known
-        verified.delete(hash)
+        verified.delete(key)
         throw new InvalidTokenError(expired(known.expiresAt))
       }
       const payload = await checkedPayload(token, options, clockToleranceSeconds, now())
       if (typeof payload.sub !== 'string' || payload.sub === '')
         throw new InvalidTokenError('the claim "sub" is not a name')
       const fresh = toVerifiedToken(payload)
-      verified.set(hash, fresh)
+      verified.set(key, fresh)
       return fresh
     },
   }

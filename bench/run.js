@@ -62,10 +62,10 @@ async function measure(processes, directory, { rounds, durationMs, limitMs }) {
     : 'NOT pinned (no taskset, or one core only): expect more noise'
   print(`Node ${process.version}, ${availableParallelism()} cores; ${pinning}`)
 
-  const { backend, proxy } = await startBackendAndProxy(processes, cores)
+  const { backend, proxy, simple } = await startBackendAndProxy(processes, cores)
   const gateway = await startGateway(processes, cores, { directory, backendUrl: backend.url })
   const generator = startGenerator(processes, cores)
-  const targets = [backend, proxy, gateway.http, gateway.stdio]
+  const targets = [backend, proxy, simple, gateway.http, gateway.stdio]
   let gatewayCalls = 0
 
   /**
@@ -94,7 +94,7 @@ async function measure(processes, directory, { rounds, durationMs, limitMs }) {
   const started = memoryMb(gateway.pid)
   for (const target of [gateway.http, gateway.stdio]) await drive(target, '2026-07-28', { concurrency: 1, calls: 1 })
   const rested = pause(IDLE_MS)
-  for (const target of [backend, proxy]) await warmUp(target)
+  for (const target of [backend, proxy, simple]) await warmUp(target)
   await rested
   const idle = memoryMb(gateway.pid)
   for (const target of [gateway.http, gateway.stdio]) await warmUp(target)

@@ -37,9 +37,17 @@ export async function startBackendAndProxy(processes, cores) {
   const { port } = await nextMessage(backend)
   const proxy = processes.start({ args: [here('proxy.js'), String(port)], core: cores?.system })
   const { port: proxyPort } = await nextMessage(proxy)
+  const simple = processes.start({ args: [here('proxy.js'), String(port), 'new-connections'], core: cores?.system })
+  const { port: simplePort } = await nextMessage(simple)
   const request = toRequest('echo', { message: MESSAGE })
   return {
     backend: toTarget({ name: 'backend', url: `http://127.0.0.1:${port}/mcp`, pid: pidOf(backend), request }),
+    simple: toTarget({
+      name: 'proxy, new conn.',
+      url: `http://127.0.0.1:${simplePort}/mcp`,
+      pid: pidOf(simple),
+      request,
+    }),
     proxy: toTarget({ name: 'proxy', url: `http://127.0.0.1:${proxyPort}/mcp`, pid: pidOf(proxy), request }),
   }
 }

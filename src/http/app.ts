@@ -96,7 +96,7 @@ export function createHttpApp(options: HttpAppOptions): HttpApp {
         signal,
         meta: call.meta,
       })
-      return c.body(toDirectResponse(call, result, serverInfo), 200, JSON_CONTENT)
+      return new Response(toDirectResponse(call, result, serverInfo), JSON_CONTENT)
     }
     return mcp.fetch(c.req.raw, { authInfo: toAuthInfo(token), parsedBody: parsed.value })
   })
@@ -138,5 +138,6 @@ class HangUp implements Cancellation {
   }
 }
 
-const JSON_CONTENT = { 'content-type': 'application/json' }
+// A plain Response with plain headers goes to the socket without a web Headers object in between.
+const JSON_CONTENT = { headers: { 'content-type': 'application/json' } }
 const PUBLIC = { 'Access-Control-Allow-Origin': '*', 'Cache-Control': 'public, max-age=300' }

@@ -12,7 +12,7 @@ const blocks = (language: string) =>
 const commands = blocks('sh').flatMap(text => text.split('\n').filter(line => line.trim() !== ''))
 
 // Run elsewhere: `npm start` and `npm test` by .ci/run, `gateway serve` in e2e, the benchmark by hand.
-const RUN_ELSEWHERE = new Set(['npm start', 'npm test', 'npm run check', 'npm run bench', 'gateway serve'])
+const RUN_ELSEWHERE = new Set(['npm install --global .', 'npm start', 'npm test', 'npm run check', 'npm run bench', 'gateway serve'])
 
 let directory: string
 let env: Record<string, string>
@@ -20,7 +20,7 @@ beforeAll(async () => {
   directory = await mkdtemp(join(tmpdir(), 'gateway-readme-'))
   env = { HOME: directory, GATEWAY_STATE_DIR: join(directory, 'state') }
   const server = { command: process.execPath, args: [new URL('fixtures/shop.js', import.meta.url).pathname] }
-  await writeFile(join(directory, 'client.json'), JSON.stringify({ mcpServers: { files: server } }))
+  await writeFile(join(directory, 'client.json'), JSON.stringify({ mcpServers: { filesystem: server } }))
   await gateway(['init', '--from', './client.json'], { cwd: directory, env })
   await writeFile(
     join(directory, '.mcp-gateway-rules.json'),
@@ -44,7 +44,7 @@ describe('every command in the README', () => {
         .match(/'[^']*'|\S+/g)
         ?.map(word => word.replace(/^'|'$/g, '')) ?? []
     const { status, stderr } = await gateway(words, { cwd: directory, env })
-    // Known exceptions: no Claude Desktop here; the stand-in for "files" has no list_directory.
+    // Known exceptions: no Claude Desktop here; the stand-in for "filesystem" has no list_directory.
     if (line.includes('--from claude-desktop'))
       expect([status, stderr]).toEqual([78, expect.stringContaining('claude_desktop_config.json')])
     else if (line.includes('list_directory')) expect([status, stderr]).toEqual([1, ''])
@@ -58,7 +58,7 @@ test('the servers and rules it shows are valid', async () => {
   await writeFile(join(directory, 'shown-rules.json'), rules)
   const files = { servers: join(directory, 'shown.json'), rules: join(directory, 'shown-rules.json') }
   const config = await loadConfig(files, { SEARCH_API_KEY: 'x', GITHUB_PAT: 'y' })
-  expect(config.servers.map(({ name }) => name)).toEqual(['files', 'search', 'github'])
+  expect(config.servers.map(({ name }) => name)).toEqual(['filesystem', 'search', 'github'])
 })
 
 test('its contents link to headings that exist', () => {

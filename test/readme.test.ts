@@ -12,7 +12,14 @@ const blocks = (language: string) =>
 const commands = blocks('sh').flatMap(text => text.split('\n').filter(line => line.trim() !== ''))
 
 // Run elsewhere: `npm start` and `npm test` by .ci/run, `gateway serve` in e2e, the benchmark by hand.
-const RUN_ELSEWHERE = new Set(['npm install --global .', 'npm start', 'npm test', 'npm run check', 'npm run bench', 'gateway serve'])
+const RUN_ELSEWHERE = new Set([
+  'npm install --global .',
+  'npm start',
+  'npm test',
+  'npm run check',
+  'npm run bench',
+  'gateway serve',
+])
 
 let directory: string
 let env: Record<string, string>

@@ -133,7 +133,8 @@ async function connectClient(
   transport: Transport,
   { config, prior, onToolsChanged, signal, probeTimeoutMs }: ConnectOptions & { probeTimeoutMs?: number },
 ): Promise<Client> {
-  const probe = probeTimeoutMs === undefined ? {} : { timeoutMs: Math.min(probeTimeoutMs, config.startupTimeoutMs) }
+  // A server that ignores the probe still needs time for the handshake it knows.
+  const probe = probeTimeoutMs === undefined ? {} : { timeoutMs: Math.min(probeTimeoutMs, config.startupTimeoutMs / 2) }
   const client = new Client(
     { name: 'agent-mcp-gateway', version },
     { capabilities: {}, versionNegotiation: { mode: 'auto', probe } },

@@ -38,7 +38,7 @@ export class StdioTransport implements Transport {
   #closed = false
   /** Lines on stdout that were no JSON-RPC message; servers print banners there. */
   noise = 0
-  /** How the process ended, once it has. */
+  /** How the process ended, if it did so by itself. */
   ending: string | undefined
 
   constructor(config: StdioServerConfig, env: Env) {
@@ -68,7 +68,7 @@ export class StdioTransport implements Transport {
     stdout?.once('end', halfClosed('the process closed its output'))
     stdin?.once('close', halfClosed('the process closed its input'))
     void this.#process.exited.then(how => {
-      this.ending = how
+      if (!this.#closed) this.ending = how // otherwise it was we who ended it
       this.#end(new ConnectionBroken(`the process ${how}`))
       void this.#process?.stop() // what it started may have stayed behind
     })

@@ -179,3 +179,15 @@ test('a server that hangs while starting is given up after startupTimeoutMs', as
     details: { stderr: ['waiting'] },
   })
 })
+
+test('a server that never answers is started once, ended at its limit, and told so by name', async () => {
+  await using directory = await openDirectory()
+  const env = { STARTS_FILE: directory.file('starts') }
+  const args = ['-c', 'echo started >> "$STARTS_FILE"; echo a banner; exec sleep 1000']
+  await using server = openBackend({ command: 'sh', args, env, startupTimeoutMs: 500 })
+  await expect(server.call('text')).rejects.toMatchObject({
+    code: 'SERVER_UNAVAILABLE',
+    message: expect.stringMatching(/within 500 ms \(startupTimeoutMs\); 1 lines/),
+  })
+  expect(directory.lines('starts')).toEqual(['started'])
+})

@@ -3,6 +3,8 @@ import { defineConfig } from 'vitest/config'
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
+    // What needs more than Node and npm: npm run test:system.
+    exclude: ['test/system/**'],
     testTimeout: 30_000,
     hookTimeout: 60_000,
     pool: 'forks',

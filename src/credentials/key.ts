@@ -1,10 +1,12 @@
 import { createHash, randomBytes } from 'node:crypto'
-import { link, mkdir, open, readFile, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Env } from '../config/variables.js'
-import { GatewayError, messageOf } from '../errors/gateway-error.js'
+import { GatewayError } from '../errors/gateway-error.js'
+import { makeKeyFile, readKeyFile } from './key-file.js'
+import type { Keychain, KeychainAnswer } from './keychain.js'
+import { KEY_BYTES } from './sealing.js'
 
-const KEY_BYTES = 32
+const RETRY_MS = 10_000
 
 /** The AES-256 key that seals every credential. `id` tells keys apart without telling the key. */
 export interface SealingKey {
@@ -16,79 +18,130 @@ export interface SealingKey {
 export interface KeyOptions {
   readonly directory: string
   readonly env: Env
-  /** True when something is sealed already: then a missing key is an error, never a reason to make a new one. */
-  readonly sealedBefore: boolean
+  readonly keychain: Keychain
   readonly warn: (message: string) => void
 }
 
-/** Chooses the key (DESIGN section 5): environment, file named by the environment, own key file with mode 0600. */
-export async function openSealingKey({ directory, env, sealedBefore, warn }: KeyOptions): Promise<SealingKey> {
+/** The keys of one store. What was asked for once is remembered, a failure for some seconds. */
+export interface SealingKeys {
+  /** The key with which something is sealed already. */
+  forSealed(keyId: string): Promise<SealingKey>
+  /** A key for a store with nothing sealed in it; makes one when there is none. Only with the store's lock held. */
+  forNew(): Promise<SealingKey>
+}
+
+export function createSealingKeys(options: KeyOptions): SealingKeys {
+  let last: { readonly keyId: string; readonly key: Promise<SealingKey>; retryAt: number } | undefined
+
+  return {
+    forSealed(keyId) {
+      if (last?.keyId === keyId && Date.now() < last.retryAt) return last.key
+      const asked = { keyId, key: openMatchingKey(keyId, options), retryAt: Number.POSITIVE_INFINITY }
+      last = asked
+      // A keychain that hangs is not to be asked again by every request.
+      asked.key.catch(() => {
+        asked.retryAt = Date.now() + RETRY_MS
+      })
+      return asked.key
+    },
+
+    async forNew() {
+      // Not the one remembered: another process may have started over, with another key.
+      const key = await openSealingKey({ ...options, sealedBefore: false })
+      last = { keyId: key.id, key: Promise.resolve(key), retryAt: Number.POSITIVE_INFINITY }
+      return key
+    },
+  }
+}
+
+async function openMatchingKey(keyId: string, options: KeyOptions): Promise<SealingKey> {
+  const key = await openSealingKey({ ...options, sealedBefore: true })
+  if (key.id === keyId) return key
+  throw new GatewayError(
+    'CONFIG_INVALID',
+    `${sealedFileIn(options)} was sealed with another key (id ${keyId}) than the one from ${key.source} (id ${key.id}): use the old key, or delete the file to start over`,
+  )
+}
+
+/**
+ * Chooses the key (DESIGN section 5): GATEWAY_CREDENTIALS_KEY, the file that GATEWAY_CREDENTIALS_KEY_FILE names, the own
+ * key file when an earlier start made one, the OS keychain, else a new key file. When something is sealed already
+ * (`sealedBefore`), a missing key is an error and never a reason to make a new one.
+ */
+export async function openSealingKey(options: KeyOptions & { sealedBefore: boolean }): Promise<SealingKey> {
+  const { directory, env, keychain, sealedBefore } = options
   if (env.GATEWAY_CREDENTIALS_KEY) return toKey(env.GATEWAY_CREDENTIALS_KEY, 'GATEWAY_CREDENTIALS_KEY')
   const named = env.GATEWAY_CREDENTIALS_KEY_FILE
-  if (named) return toKey(await readKeyFile(named), `GATEWAY_CREDENTIALS_KEY_FILE (${named})`)
-
-  const file = join(directory, 'credentials.key')
-  const existing = await readKeyFile(file).catch(ignoreMissing)
-  if (existing !== undefined) return toKey(existing, file)
-  if (sealedBefore) {
-    throw new GatewayError(
-      'CONFIG_INVALID',
-      `the key of ${join(directory, 'credentials.json')} is gone: restore ${file}, set GATEWAY_CREDENTIALS_KEY, or delete credentials.json to start over`,
-    )
+  if (named) {
+    const text = await readKeyFile(named)
+    if (text === undefined) throw new GatewayError('CONFIG_INVALID', `GATEWAY_CREDENTIALS_KEY_FILE: no file ${named}`)
+    return toKey(text, `GATEWAY_CREDENTIALS_KEY_FILE (${named})`)
   }
-  await makeKeyFile(directory, file)
-  warn(`credentials are sealed with the key file ${file}: keep it private, or set GATEWAY_CREDENTIALS_KEY`)
-  return toKey(await readKeyFile(file), file)
+
+  const own = await readKeyFile(keyFileIn(directory))
+  if (own !== undefined) return toKey(own, keyFileIn(directory))
+  if (!sealedBefore) return openFirstKey(options)
+  const found = keyIn(await keychain.get())
+  if (!('refused' in found)) return found
+  throw new GatewayError(
+    'CONFIG_INVALID',
+    `${sealedFileIn(options)} is sealed and its key is not to be had: there is no ${keyFileIn(directory)}, and of the OS keychain: ${found.refused}. Unlock the keychain, set GATEWAY_CREDENTIALS_KEY, or delete credentials.json to start over`,
+  )
 }
+
+const sealedFileIn = ({ directory }: KeyOptions): string => join(directory, 'credentials.json')
+
+const keyFileIn = (directory: string): string => join(directory, 'credentials.key')
+
+/** The keychain when it proves to work, else a key file. */
+async function openFirstKey({ directory, keychain, warn }: KeyOptions): Promise<SealingKey> {
+  const found = await openKeychainKey(keychain)
+  if (!('refused' in found)) return found
+  const file = keyFileIn(directory)
+  await makeKeyFile(file, newKey())
+  warn(
+    `credentials are sealed with the key file ${file}, not by the OS keychain (${found.refused}): keep it private, or set GATEWAY_CREDENTIALS_KEY`,
+  )
+  return toKey((await readKeyFile(file)) ?? '', file)
+}
+
+type Refused = { readonly refused: string }
+
+async function openKeychainKey(keychain: Keychain): Promise<SealingKey | Refused> {
+  const found = await keychain.get()
+  if (found.state !== 'absent') return keyIn(found)
+  const stored = await keychain.set(newKey())
+  if (stored.state !== 'found') return keyIn(stored)
+  // Asked again, by another process: only what that one finds will be there tomorrow, whoever put it there.
+  return keyIn(await keychain.get())
+}
+
+function keyIn(answer: KeychainAnswer): SealingKey | Refused {
+  switch (answer.state) {
+    case 'found':
+      return (
+        decodeKey(answer.secret, 'the OS keychain') ?? { refused: `what it holds is not a key of ${KEY_BYTES} bytes` }
+      )
+    case 'absent':
+      return { refused: 'it holds no key (or is locked)' }
+    case 'unavailable':
+      return { refused: answer.reason }
+  }
+}
+
+const newKey = (): string => randomBytes(KEY_BYTES).toString('base64')
 
 function toKey(base64: string, source: string): SealingKey {
+  const key = decodeKey(base64, source)
+  if (key) return key
+  throw new GatewayError(
+    'CONFIG_INVALID',
+    `${source}: expected ${KEY_BYTES} bytes in base64 (try: openssl rand -base64 ${KEY_BYTES})`,
+  )
+}
+
+function decodeKey(base64: string, source: string): SealingKey | undefined {
   const bytes = Buffer.from(base64.trim(), 'base64')
-  if (bytes.length !== KEY_BYTES) {
-    throw new GatewayError(
-      'CONFIG_INVALID',
-      `${source}: expected ${KEY_BYTES} bytes in base64, got ${bytes.length} bytes (try: openssl rand -base64 32)`,
-    )
-  }
+  if (bytes.length !== KEY_BYTES) return undefined
   return { id: createHash('sha256').update('key id').update(bytes).digest('hex').slice(0, 8), bytes, source }
 }
-
-async function readKeyFile(file: string): Promise<string> {
-  try {
-    const { mode } = await stat(file)
-    if (process.platform !== 'win32' && (mode & 0o077) !== 0) {
-      throw new GatewayError(
-        'CONFIG_INVALID',
-        `${file}: others may read it (mode ${(mode & 0o777).toString(8)}), expected 600: chmod 600 ${file}`,
-      )
-    }
-    return await readFile(file, 'utf8')
-  } catch (error) {
-    if (error instanceof GatewayError) throw error
-    throw new GatewayError('CONFIG_INVALID', `${file}: the key cannot be read: ${messageOf(error)}`, { cause: error })
-  }
-}
-
-/** `link` fails when the file is there, so of several first starts one makes the key and the others read it. */
-async function makeKeyFile(directory: string, file: string): Promise<void> {
-  await mkdir(directory, { recursive: true, mode: 0o700 })
-  const temporary = `${file}.${randomBytes(6).toString('hex')}`
-  const handle = await open(temporary, 'wx', 0o600)
-  try {
-    await handle.writeFile(`${randomBytes(KEY_BYTES).toString('base64')}\n`)
-    await handle.sync()
-    await handle.close()
-    await link(temporary, file).catch(error => {
-      if (!hasCode(error, 'EEXIST')) throw error
-    })
-  } finally {
-    await rm(temporary, { force: true })
-  }
-}
-
-function ignoreMissing(error: unknown): undefined {
-  if (error instanceof GatewayError && hasCode(error.cause, 'ENOENT')) return undefined
-  throw error
-}
-
-const hasCode = (error: unknown, code: string): boolean =>
-  error instanceof Error && 'code' in error && error.code === code

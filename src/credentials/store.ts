@@ -1,178 +1,160 @@
-import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto'
-import { mkdir, open, readFile, rename, rm } from 'node:fs/promises'
+import { createHash } from 'node:crypto'
 import { join } from 'node:path'
-import { z } from 'zod'
 import type { Env } from '../config/variables.js'
-import { GatewayError, messageOf } from '../errors/gateway-error.js'
-import { isJsonObject, parseJson } from '../json.js'
-import { openSealingKey, type SealingKey } from './key.js'
-import { withLock } from './lock.js'
+import { messageOf } from '../errors/gateway-error.js'
+import { type Credential, openEntry, parseEntry, sealEntry } from './entry.js'
+import { createSealingKeys } from './key.js'
+import { type Keychain, openKeychain } from './keychain.js'
+import { type AssertHeld, withLock } from './lock.js'
+import { copyAside, moveAside, readSealedFile, replaceSealedFile, type SealedFile, stateOf } from './sealed-file.js'
+import { watchFile } from './watch.js'
 
-const CIPHER = 'aes-256-gcm'
-const VERSION = 1
-
-const SealedEntry = z.object({
-  issuer: z.string(),
-  resource: z.string(),
-  iv: z.string(),
-  tag: z.string(),
-  data: z.string(),
-})
-const SealedFile = z.object({
-  version: z.literal(VERSION),
-  keyId: z.string(),
-  entries: z.record(z.string(), z.unknown()),
-})
-
-type SealedFile = z.infer<typeof SealedFile>
-
-/** What an entry is bound to: sealed under these three, it opens under no other. */
-export interface EntryName {
-  readonly name: string
-  readonly issuer: string
-  readonly resource: string
-}
+export type { Credential }
 
 /** Secrets on disk: one JSON file, every entry sealed on its own with AES-256-GCM, mode 0600, replaced atomically. */
 export interface CredentialStore {
-  /** The entry, or undefined when there is none or it is damaged. */
-  read(entry: EntryName): Promise<unknown>
-  /** Read, change and write under a lock that all processes share. Returns what was written. */
-  update(entry: EntryName, change: (current: unknown) => unknown): Promise<unknown>
+  /**
+   * The entry, or undefined when there is none or it is damaged. Cheap to call often: the file is read again only when it
+   * changed. Needs no key, and so asks no keychain, when there is no such entry.
+   */
+  read(name: string): Promise<Credential | undefined>
+  /**
+   * Read, change and write under a lock that all processes share; `undefined` from `change` deletes the entry. Returns what
+   * was written. Nothing is written when nothing changed. Everybody else waits meanwhile: keep `change` short.
+   */
+  update(
+    name: string,
+    change: (current: Credential | undefined) => Credential | undefined | Promise<Credential | undefined>,
+  ): Promise<Credential | undefined>
+  /** Names, issuers and resources, sorted by name. Needs no key. */
+  list(): Promise<readonly CredentialName[]>
+  /**
+   * Runs `work` while no other process runs work on the same entry; `update` may be called inside. `assertHeld` throws when
+   * the lock was lost (suspend): call it right before anything that must not happen twice.
+   */
+  exclusively<T>(name: string, work: (assertHeld: AssertHeld) => Promise<T>): Promise<T>
+  /** Calls back within about a second after the file changed, whoever changed it. Returns the stop function. */
+  watch(listener: () => void): () => void
+}
+
+export interface CredentialName {
+  readonly name: string
+  readonly issuer: string
+  readonly resource: string
 }
 
 export interface CredentialStoreOptions {
   readonly directory: string
   readonly env: Env
   readonly warn: (message: string) => void
+  /** Default: the one of the operating system, unless `GATEWAY_KEYCHAIN` is `off`. */
+  readonly keychain?: Keychain
 }
 
-export function openCredentialStore({ directory, env, warn }: CredentialStoreOptions): CredentialStore {
+export function openCredentialStore(options: CredentialStoreOptions): CredentialStore {
+  const { directory, env, warn, keychain = openKeychain(env) } = options
   const file = join(directory, 'credentials.json')
-  let sealingKey: SealingKey | undefined
+  const keys = createSealingKeys({ directory, env, keychain, warn })
+  let last: { readonly stamp: string; readonly content: SealedFile | undefined } | undefined
 
-  async function keyFor(sealed: SealedFile | undefined): Promise<SealingKey> {
-    const sealedBefore = sealed !== undefined && Object.keys(sealed.entries).length > 0
-    sealingKey ??= await openSealingKey({ directory, env, sealedBefore, warn })
-    if (sealedBefore && sealed.keyId !== sealingKey.id) {
-      throw new GatewayError(
-        'CONFIG_INVALID',
-        `${file} was sealed with another key (id ${sealed.keyId}) than the one from ${sealingKey.source} (id ${sealingKey.id}): use the old key, or delete the file to start over`,
-      )
-    }
-    return sealingKey
+  async function load(): Promise<SealedFile | undefined> {
+    const state = await stateOf(file)
+    if (state === undefined) return undefined
+    if (last?.stamp === state.stamp) return last.content
+    const found = await readSealedFile(file)
+    const content =
+      found?.content === 'damaged' ? await withLock(file, loadHoldingLock).catch(asAbsent(file)) : found?.content
+    last = found?.isSettled ? { stamp: found.stamp, content } : undefined
+    return content
   }
 
-  function openEntry(sealed: SealedFile, key: SealingKey, entry: EntryName): unknown {
-    if (!Object.hasOwn(sealed.entries, entry.name)) return undefined
-    const stored = sealed.entries[entry.name]
-    try {
-      return unseal(SealedEntry.parse(stored), key, entry)
-    } catch {
-      warn(`the credential "${entry.name}" in ${file} is damaged and is treated as absent`)
-      return undefined
-    }
-  }
-
-  /** The file's content; a file that does not parse is moved aside first. Only with the lock held. */
+  /** The file's content; a file that does not parse is moved aside first. Its logins are lost, the gateway is not. */
   async function loadHoldingLock(): Promise<SealedFile | undefined> {
-    const sealed = await readSealedFile(file)
-    if (sealed !== 'damaged') return sealed
-    // The logins in it are lost, the gateway is not.
-    const kept = `${file}.damaged-${Date.now()}`
-    await rename(file, kept)
-    warn(`${file} is damaged and was moved to ${kept}`)
+    const found = await readSealedFile(file)
+    if (found?.content !== 'damaged') return found?.content
+    warn(`${file} is damaged and was moved to ${await moveAside(file)}`)
     return undefined
   }
 
+  /** Where nothing can be written, damage stays, and is as good as absent. */
+  function asAbsent(what: string): (error: unknown) => undefined {
+    return error => void warn(`${what} is damaged and treated as absent; it cannot be removed: ${messageOf(error)}`)
+  }
+
+  async function open({ keyId, entries }: SealedFile, name: string): Promise<Credential | 'damaged' | undefined> {
+    if (!entries.has(name)) return undefined
+    const stored = parseEntry(entries.get(name))
+    return stored ? openEntry(name, stored, await keys.forSealed(keyId)) : 'damaged'
+  }
+
+  /** The entry and the file it is in; a damaged entry is taken out first, with a copy of the file kept beside. */
+  async function openHoldingLock(
+    name: string,
+    assertHeld: AssertHeld,
+  ): Promise<{ readonly sealed: SealedFile | undefined; readonly credential: Credential | undefined }> {
+    const sealed = await loadHoldingLock()
+    if (sealed === undefined) return { sealed, credential: undefined }
+    const credential = await open(sealed, name)
+    if (credential !== 'damaged') return { sealed, credential }
+    warn(`the credential "${name}" is damaged and was taken out of ${file}; a copy is in ${await copyAside(file)}`)
+    sealed.entries.delete(name)
+    await replaceSealedFile(file, sealed, assertHeld)
+    return { sealed, credential: undefined }
+  }
+
   return {
-    async read(entry) {
-      const found = await readSealedFile(file)
-      const sealed = found === 'damaged' ? await withLock(file, loadHoldingLock) : found
-      return sealed && openEntry(sealed, await keyFor(sealed), entry)
+    async read(name) {
+      const sealed = await load()
+      const credential = sealed && (await open(sealed, name))
+      if (credential !== 'damaged') return credential
+      return withLock(file, async assertHeld => (await openHoldingLock(name, assertHeld)).credential).catch(error => {
+        // In what is remembered of the file, so that it is said once.
+        sealed?.entries.delete(name)
+        return asAbsent(`the credential "${name}" in ${file}`)(error)
+      })
     },
 
-    async update(entry, change) {
-      await makeDirectory(directory)
+    async update(name, change) {
       return withLock(file, async assertHeld => {
-        const sealed = await loadHoldingLock()
-        const key = await keyFor(sealed)
-        const current = sealed && openEntry(sealed, key, entry)
+        const { sealed, credential: current } = await openHoldingLock(name, assertHeld)
+        const isEmpty = sealed === undefined || sealed.entries.size === 0
+        // The wrong key, or none, is an error before anything happens in `change` that would be lost.
+        const known = isEmpty ? undefined : await keys.forSealed(sealed.keyId)
         const next = await change(current)
-        if (JSON.stringify(next) === JSON.stringify(current)) return next
-        assertHeld()
-        const entries = { ...sealed?.entries, [entry.name]: seal(next, key, entry) }
-        await replaceFile(file, { version: VERSION, keyId: key.id, entries })
+        if (isSame(current, next)) return current
+        const entries = new Map(sealed?.entries)
+        if (next === undefined) {
+          entries.delete(name)
+          await replaceSealedFile(file, { keyId: sealed?.keyId ?? '', entries }, assertHeld)
+          return undefined
+        }
+        const key = known ?? (await keys.forNew())
+        entries.set(name, sealEntry(name, next, key))
+        await replaceSealedFile(file, { keyId: key.id, entries }, assertHeld)
         return next
       })
     },
+
+    async list() {
+      const sealed = await load()
+      const names = [...(sealed?.entries ?? [])].flatMap(([name, stored]) => {
+        const entry = parseEntry(stored)
+        return entry ? [{ name, issuer: entry.issuer, resource: entry.resource }] : []
+      })
+      return names.sort((a, b) => (a.name < b.name ? -1 : 1))
+    },
+
+    exclusively(name, work) {
+      // Hashed: a server's name may hold anything, also a path.
+      const hash = createHash('sha256').update(name).digest('hex').slice(0, 16)
+      return withLock(join(directory, `credentials.${hash}`), work)
+    },
+
+    watch: listener => watchFile(file, listener),
   }
 }
 
-async function makeDirectory(directory: string): Promise<void> {
-  await mkdir(directory, { recursive: true, mode: 0o700 }).catch(error => {
-    throw new GatewayError(
-      'CONFIG_INVALID',
-      `the state directory ${directory} cannot be made (${messageOf(error)}): set GATEWAY_STATE_DIR to a directory of yours`,
-      { cause: error },
-    )
-  })
-}
+const isSame = (a: Credential | undefined, b: Credential | undefined): boolean => toText(a) === toText(b)
 
-const boundTo = ({ name, issuer, resource }: EntryName): Buffer =>
-  Buffer.from(JSON.stringify([VERSION, name, issuer, resource]))
-
-function seal(value: unknown, key: SealingKey, entry: EntryName): z.infer<typeof SealedEntry> {
-  const iv = randomBytes(12)
-  const cipher = createCipheriv(CIPHER, key.bytes, iv).setAAD(boundTo(entry))
-  const data = Buffer.concat([cipher.update(JSON.stringify(value), 'utf8'), cipher.final()])
-  const encode = (bytes: Buffer) => bytes.toString('base64')
-  return {
-    issuer: entry.issuer,
-    resource: entry.resource,
-    iv: encode(iv),
-    tag: encode(cipher.getAuthTag()),
-    data: encode(data),
-  }
-}
-
-function unseal({ iv, tag, data }: z.infer<typeof SealedEntry>, key: SealingKey, entry: EntryName): unknown {
-  const decode = (text: string) => Buffer.from(text, 'base64')
-  const decipher = createDecipheriv(CIPHER, key.bytes, decode(iv), { authTagLength: 16 })
-    .setAAD(boundTo(entry))
-    .setAuthTag(decode(tag))
-  return JSON.parse(Buffer.concat([decipher.update(decode(data)), decipher.final()]).toString('utf8'))
-}
-
-async function readSealedFile(file: string): Promise<SealedFile | 'damaged' | undefined> {
-  let text: string
-  try {
-    text = await readFile(file, 'utf8')
-  } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined
-    throw error
-  }
-  const value = parseJson(text)?.value
-  const parsed = SealedFile.safeParse(value)
-  if (parsed.success) return parsed.data
-  if (isJsonObject(value) && typeof value.version === 'number' && value.version > VERSION) {
-    throw new GatewayError(
-      'CONFIG_INVALID',
-      `${file} was written by a newer version of the gateway (format ${value.version}): use that version, or another GATEWAY_STATE_DIR`,
-    )
-  }
-  return 'damaged'
-}
-
-async function replaceFile(file: string, content: SealedFile): Promise<void> {
-  const temporary = `${file}.${randomBytes(6).toString('hex')}.tmp`
-  try {
-    const handle = await open(temporary, 'wx', 0o600)
-    await handle.writeFile(`${JSON.stringify(content, null, 2)}\n`)
-    await handle.sync()
-    await handle.close()
-    await rename(temporary, file)
-  } finally {
-    await rm(temporary, { force: true })
-  }
-}
+const toText = (credential: Credential | undefined): string | undefined =>
+  credential && JSON.stringify([credential.issuer, credential.resource, credential.value])

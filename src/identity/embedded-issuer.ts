@@ -4,7 +4,7 @@ import { z } from 'zod'
 import type { CredentialStore } from '../credentials/store.js'
 
 const ALGORITHM = 'ES256'
-const ENTRY = { name: 'embedded-issuer', issuer: '', resource: '' }
+const ENTRY = 'embedded-issuer'
 
 /**
  * Audience of tokens that were issued without knowing the address the gateway will listen on. Accepted by the installation
@@ -40,9 +40,9 @@ export interface EmbeddedIssuer {
 /** Opens the issuer; the first to open it makes the key. */
 export async function openEmbeddedIssuer(store: CredentialStore): Promise<EmbeddedIssuer> {
   const stored = await store.update(ENTRY, async current => {
-    return StoredKey.safeParse(current).success ? current : newKey()
+    return StoredKey.safeParse(current?.value).success ? current : { issuer: '', resource: '', value: await newKey() }
   })
-  const jwk = StoredKey.parse(stored)
+  const jwk = StoredKey.parse(stored?.value)
   const kid = await calculateJwkThumbprint(jwk)
   const privateKey = await importJWK(jwk, ALGORITHM)
   const { d: _private, ...publicJwk } = jwk

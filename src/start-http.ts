@@ -1,8 +1,7 @@
 import { createLocalJWKSet } from 'jose'
 import { readPort, readResource } from './config/front-door.js'
-import { stateDirectory } from './config/locate.js'
 import type { Env } from './config/variables.js'
-import { openCredentialStore } from './credentials/store.js'
+import type { CredentialStore } from './credentials/store.js'
 import { GatewayError } from './errors/gateway-error.js'
 import type { Runtime } from './gateway/runtime.js'
 import { createServerFactory, type GatewayTools } from './gateway/server.js'
@@ -31,6 +30,7 @@ export interface HttpFront {
 export interface HttpFrontOptions extends HttpOptions {
   readonly env: Env
   readonly logger: Logger
+  readonly store: CredentialStore
   readonly runtime: Runtime
   readonly tools: GatewayTools
   readonly serverInfo: Readonly<Record<string, unknown>>
@@ -40,6 +40,7 @@ export interface HttpFrontOptions extends HttpOptions {
 export async function openHttpFront({
   env,
   logger,
+  store,
   runtime,
   tools,
   serverInfo,
@@ -50,9 +51,7 @@ export async function openHttpFront({
   const publicResource = readResource(env.MCP_RESOURCE_URI)
   refuseOpenDoor(host, env, publicResource)
 
-  const issuer = await openEmbeddedIssuer(
-    openCredentialStore({ directory: stateDirectory(env), env, warn: message => logger.warn(message) }),
-  )
+  const issuer = await openEmbeddedIssuer(store)
   const front = await listen(host, wantedPort, port => {
     const resource = publicResource ?? new URL(`http://${bracketed(host)}:${port}/mcp`)
     const verifier = createTokenVerifier({

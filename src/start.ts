@@ -3,11 +3,15 @@ import { Backend } from './backends/backend.js'
 import { type GatewayConfig, loadConfig } from './config/load.js'
 import { locateConfigFiles, stateDirectory } from './config/locate.js'
 import { formatProblem } from './config/problem.js'
+import type { HttpServerConfig, ServerConfig } from './config/servers-file.js'
 import type { Env } from './config/variables.js'
+import { openCredentialStore } from './credentials/store.js'
 import { Runtime } from './gateway/runtime.js'
 import { createGatewayTools, createServerFactory, type GatewayTools, serverInfo } from './gateway/server.js'
 import { buildSnapshot } from './gateway/snapshot.js'
 import { localPrincipal, type Principal } from './identity/principal.js'
+import { BackendLogin } from './oauth/backend-login.js'
+import { createUnaskedLogins } from './oauth/unasked-login.js'
 import { openAuditLog } from './observability/audit-log.js'
 import { type Logger, openLog } from './observability/logger.js'
 import { createRedactor } from './observability/redactor.js'
@@ -27,6 +31,8 @@ export interface StartOptions {
   readonly debug?: boolean | undefined
   /** Default of `LOG_LEVEL`. */
   readonly logLevel?: string | undefined
+  /** True for a process that a person may have started in a terminal: it may open a browser when a server wants a login. */
+  readonly mayOpenBrowser?: boolean | undefined
 }
 
 export interface Gateway {
@@ -50,7 +56,7 @@ export async function startGateway(options: StartOptions = {}): Promise<Gateway>
   const log = openLog({ level: env.LOG_LEVEL ?? options.logLevel, redactor })
   const { logger } = log
   const config = await loadConfig(locateConfigFiles({ config: options.config, rules: options.rules, env, cwd }), env)
-  redactor.learn(config.secrets)
+  redactor.learn('configuration', config.secrets)
   for (const problem of config.warnings) logger.warn({ problem: formatProblem(problem) }, 'configuration')
   for (const { name, misconfigured } of config.servers) {
     for (const problem of misconfigured)
@@ -63,7 +69,17 @@ export async function startGateway(options: StartOptions = {}): Promise<Gateway>
     redactor,
     onError: error => logger.error({ err: error, file: auditFile }, 'the audit log cannot be written'),
   })
-  const runtime = new Runtime(buildSnapshot(config, server => new Backend(server, { env, logger, redactor })))
+  const store = openCredentialStore({ directory: stateDirectory(env), env, warn: message => logger.warn(message) })
+  const onLoginNeeded = options.mayOpenBrowser ? createUnaskedLogins({ store, logger, env }) : undefined
+  const authorize = (server: HttpServerConfig) =>
+    new BackendLogin(server, {
+      store,
+      logger,
+      onLoginNeeded,
+      learnSecrets: secrets => redactor.learn(`login ${server.name}`, secrets),
+    })
+  const createBackend = (server: ServerConfig) => new Backend(server, { env, logger, redactor, authorize })
+  const runtime = new Runtime(buildSnapshot(config, createBackend))
   const debug = options.debug ?? env.GATEWAY_DEBUG === 'true'
   const tools = createGatewayTools({ runtime, audit, logger, debug })
   const closers: (() => Promise<void> | void)[] = []
@@ -79,7 +95,7 @@ export async function startGateway(options: StartOptions = {}): Promise<Gateway>
 
     async serveHttp(http = {}) {
       const { openHttpFront } = await import('./start-http.js')
-      const front = await openHttpFront({ ...http, env, logger, runtime, tools, serverInfo })
+      const front = await openHttpFront({ ...http, env, logger, store, runtime, tools, serverInfo })
       closers.push(front.close)
       return front
     },

@@ -11,7 +11,7 @@ const blocks = (language: string) =>
 
 const commands = blocks('sh').flatMap(text => text.split('\n').filter(line => line.trim() !== ''))
 
-// Run elsewhere: `npm start` and `npm test` by .ci/run, `gateway serve` in e2e, the benchmark by hand.
+// Run elsewhere: `npm start` and `npm test` by .ci/run, `gateway serve` in e2e, `login` with its guide, the benchmark by hand.
 const RUN_ELSEWHERE = new Set([
   'npm install --global .',
   'npm start',
@@ -19,6 +19,7 @@ const RUN_ELSEWHERE = new Set([
   'npm run check',
   'npm run bench',
   'gateway serve',
+  'gateway login notion',
 ])
 
 let directory: string

@@ -1,9 +1,10 @@
 import { LRUCache } from 'lru-cache'
-import { hasOwnAuthorization, type ServerConfig } from '../config/servers-file.js'
+import { type HttpServerConfig, hasOwnAuthorization, type ServerConfig } from '../config/servers-file.js'
 import type { Env } from '../config/variables.js'
 import { GatewayError } from '../errors/gateway-error.js'
 import type { Logger } from '../observability/logger.js'
 import type { Redactor } from '../observability/redactor.js'
+import type { AuthorizationStatus, BackendAuthorization } from './authorization.js'
 import { CallClock, type Cancellation, ConnectionBroken, type OutgoingCall, type RawResult } from './call.js'
 import { EraVerdict } from './era-verdict.js'
 import { explain } from './explain.js'
@@ -34,7 +35,7 @@ export interface BackendStatus {
   readonly state: BackendState
   readonly era?: 'legacy' | 'modern'
   readonly tools?: number
-  readonly auth: { readonly kind: 'none' | 'header' | 'login needed' }
+  readonly auth: AuthorizationStatus
   readonly pid?: number
   readonly last_error?: string
 }
@@ -43,6 +44,8 @@ export interface BackendOptions {
   readonly env: Env
   readonly logger: Logger
   readonly redactor: Redactor
+  /** Called for servers that take part in OAuth. */
+  readonly authorize?: ((config: HttpServerConfig) => BackendAuthorization) | undefined
 }
 
 /** One configured server: connected once on demand, called, described, closed. */
@@ -51,12 +54,14 @@ export class Backend {
   readonly #options: BackendOptions
   readonly #era = new EraVerdict()
   readonly #sessions: LRUCache<string, Session>
+  readonly #authorization: BackendAuthorization | undefined
   #inFlight = 0
   #retired = false
 
   constructor(config: ServerConfig, options: BackendOptions) {
     this.config = config
     this.#options = options
+    this.#authorization = wantsOAuth(config) ? options.authorize?.(config) : undefined
     const idle = config.session === 'shared' ? {} : { ttl: SESSION_IDLE_MS, updateAgeOnGet: true, ttlAutopurge: true }
     this.#sessions = new LRUCache({ max: MAX_SESSIONS, ...idle, dispose: session => session.retire() })
   }
@@ -133,7 +138,7 @@ export class Backend {
       state: this.#state(sessions),
       ...(connection && { era: connection.era }),
       ...(tools && { tools: tools.tools.length }),
-      auth: { kind: authKind(config, failure) },
+      auth: this.#authStatus(failure),
       ...(connection?.pid !== undefined && { pid: connection.pid }),
       ...(lastError !== undefined && { last_error: this.#options.redactor.redact(lastError) }),
     }
@@ -146,6 +151,7 @@ export class Backend {
   }
 
   async close(): Promise<void> {
+    this.#authorization?.close()
     const sessions = [...this.#sessions.values()]
     await Promise.all(
       sessions.map(session =>
@@ -160,8 +166,20 @@ export class Backend {
     if (sessions.some(session => session.connection)) return 'ready'
     if (sessions.some(session => session.isConnecting)) return 'starting'
     const failed = sessions.find(session => session.failure)
-    if (failed?.failure?.code === 'AUTH_REQUIRED') return 'login needed'
+    if (failed?.failure?.code === 'AUTH_REQUIRED') {
+      return this.#authStatus(failed.failure).kind === 'logged in' ? 'idle' : 'login needed'
+    }
     return failed ? 'cooling' : 'idle'
+  }
+
+  /** Somebody may have logged in since the failure. */
+  #authStatus(failure: GatewayError | undefined): AuthorizationStatus {
+    if (this.#authorization) {
+      const status = this.#authorization.status()
+      return failure?.code === 'AUTH_REQUIRED' && status.kind === 'none' ? { kind: 'login needed' } : status
+    }
+    if (failure?.code === 'AUTH_REQUIRED') return { kind: 'login needed' }
+    return { kind: hasOwnAuthorization(this.config) ? 'header' : 'none' }
   }
 
   #session({ agent, principal }: CallOwner): Session {
@@ -183,6 +201,7 @@ export class Backend {
     if (existing) return existing
     const session = new Session({
       config,
+      authorization: this.#authorization,
       era: this.#era,
       env: this.#options.env,
       logger: this.#options.logger,
@@ -218,7 +237,9 @@ function complete(result: RawResult): RawResult {
   )
 }
 
-function authKind(config: ServerConfig, failure: GatewayError | undefined): BackendStatus['auth']['kind'] {
-  if (failure?.code === 'AUTH_REQUIRED') return 'login needed'
-  return hasOwnAuthorization(config) ? 'header' : 'none'
-}
+/** Servers with credentials of their own never get into OAuth. */
+const wantsOAuth = (config: ServerConfig): config is HttpServerConfig =>
+  config.transport !== 'stdio' &&
+  config.oauth !== false &&
+  !hasOwnAuthorization(config) &&
+  config.misconfigured.length === 0

@@ -42,6 +42,15 @@ export class ConnectionBroken extends Error {
   override readonly name = 'ConnectionBroken'
   /** The backend's last words, when it was a process. */
   stderr: readonly string[] = []
+  /** Where its stream of events broke off, if it can be taken up again. */
+  position: StreamPosition | undefined
+}
+
+/** A place in a stream of events (Streamable HTTP of 2025, "Resumability and Redelivery"). */
+export interface StreamPosition {
+  readonly eventId: string
+  /** What the server asks to wait before the stream is taken up again. */
+  readonly retryMs: number | undefined
 }
 
 /** Something that may be given up: an AbortSignal, or what has the part of one that is needed here. */

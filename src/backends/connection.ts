@@ -13,6 +13,7 @@ import type { Env } from '../config/variables.js'
 import { GatewayError } from '../errors/gateway-error.js'
 import type { Logger } from '../observability/logger.js'
 import { version } from '../version.js'
+import type { BackendAuthorization } from './authorization.js'
 import { CallClock, ConnectionBroken, type OutgoingCall, type RawResult } from './call.js'
 import { httpLane, type Lane, sdkLane, stdioLane } from './lane.js'
 import { toParameterHeaders } from './parameter-headers.js'
@@ -48,6 +49,7 @@ export interface Connection {
 
 export interface ConnectOptions {
   readonly config: ServerConfig
+  readonly authorization: BackendAuthorization | undefined
   readonly env: Env
   readonly prior: PriorDiscovery | undefined
   readonly logger: Logger
@@ -90,12 +92,13 @@ async function connectStdio(config: StdioServerConfig, options: ConnectOptions):
 async function connectHttp(config: HttpServerConfig, options: ConnectOptions): Promise<Connection> {
   const { openPool, fetchOver, ownHeaders, toHttpTarget } = await import('./http-lane.js')
   const pool = openPool()
-  const wire = fetchOver(pool)
+  const route = { pool, config, authorization: options.authorization }
+  const wire = fetchOver(route)
   const init = { fetch: wire.fetch, requestInit: { headers: ownHeaders(config) } }
   const transport = new StreamableHTTPClientTransport(new URL(config.url), init)
   try {
     const client = await connectClient(transport, options)
-    const lane = httpLane(toHttpTarget(config, pool), transport, client)
+    const lane = httpLane(toHttpTarget(route), transport, client)
     const goodbye = async () => {
       if (transport.sessionId !== undefined) await transport.terminateSession()
     }
@@ -117,7 +120,7 @@ async function connectSse(config: HttpServerConfig, options: ConnectOptions): Pr
     import('@modelcontextprotocol/client'),
   ])
   const pool = openPool()
-  const wire = fetchOver(pool)
+  const wire = fetchOver({ pool, config, authorization: options.authorization })
   const init = { fetch: wire.fetch, requestInit: { headers: ownHeaders(config) } }
   const transport = new SSEClientTransport(new URL(config.url), init)
   try {

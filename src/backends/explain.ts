@@ -41,11 +41,10 @@ export function explain(error: unknown, { server, retryAt, redact }: ExplainCont
   if (!(error instanceof GatewayError)) return new GatewayError('INTERNAL', 'Internal error', { cause: error })
   if (error.code === 'AUTH_REQUIRED') {
     const command = `gateway login ${/^[\w.-]+$/.test(server) ? server : JSON.stringify(server)}`
-    return toError(
-      error.code,
-      `the server "${server}" wants a login: ${command} (not in this version yet; a server with an API key takes it from "headers")`,
-      { ...error.details, command },
-    )
+    return toError(error.code, `the server "${server}": ${error.message}; log in with: ${command}`, {
+      ...error.details,
+      command,
+    })
   }
   return toError(error.code, `the server "${server}": ${error.message}`, { ...error.details, ...retry })
 }

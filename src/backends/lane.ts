@@ -10,6 +10,7 @@ import type { JsonObject } from '../json.js'
 import { version } from '../version.js'
 import type { CallClock, OutgoingCall, RawResult } from './call.js'
 import { callOverHttp, type HttpTarget } from './http-lane.js'
+import { callResumably } from './http-resumption.js'
 import { encodeHeaderValue } from './parameter-headers.js'
 import { fromSdkError } from './sdk-errors.js'
 import type { StdioTransport } from './stdio-transport.js'
@@ -89,7 +90,7 @@ export function httpLane(target: HttpTarget, transport: StreamableHTTPClientTran
     }
     const unsubscribe = clock.onEnd(cancel)
     try {
-      return await callOverHttp(target, { request, clock, onMessage, onProgress, headers })
+      return await callResumably(target, { request, clock, onMessage, onProgress, headers })
     } finally {
       unsubscribe()
     }

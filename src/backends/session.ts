@@ -2,6 +2,7 @@ import type { ServerConfig } from '../config/servers-file.js'
 import type { Env } from '../config/variables.js'
 import { GatewayError, messageOf } from '../errors/gateway-error.js'
 import type { Logger } from '../observability/logger.js'
+import type { BackendAuthorization } from './authorization.js'
 import {
   BackendRefusal,
   type CallClock,
@@ -29,6 +30,7 @@ const MAX_LIST_SIZE = 32 * 1024 * 1024
 
 export interface SessionOptions {
   readonly config: ServerConfig
+  readonly authorization: BackendAuthorization | undefined
   readonly env: Env
   readonly logger: Logger
   readonly era: EraVerdict
@@ -83,7 +85,7 @@ export class Session {
   async connected(): Promise<Connection> {
     if (this.#connection) return this.#connection
     if (this.#closing.signal.aborted) throw new GatewayError('SHUTTING_DOWN', 'the gateway is shutting down')
-    if (this.#failure && Date.now() < this.#retryAt) throw this.#failure
+    if (this.#failure && Date.now() < this.#retryAt && !(await this.#mayTryNow(this.#failure))) throw this.#failure
     this.#connecting ??= this.#connect().finally(() => {
       this.#connecting = undefined
     })
@@ -143,12 +145,13 @@ export class Session {
   }
 
   async #connect(): Promise<Connection> {
-    const { config, env, logger, era } = this.#options
+    const { config, authorization, env, logger, era } = this.#options
     let current: Connection | undefined
     try {
       const { openConnection } = await import('./connection.js')
       const connection = await openConnection({
         config,
+        authorization,
         env,
         logger,
         prior: era.get(),
@@ -175,8 +178,11 @@ export class Session {
       logger.info({ server: config.name, era: connection.era, pid: connection.pid }, 'backend connected')
       return connection
     } catch (error) {
+      // The server itself is well; only its login could not be renewed at this moment.
+      if (isLoginKept(error)) throw this.#options.explain(error)
       // Whatever is wrong with what it says, a server that cannot be connected is not available.
-      const isNonsense = error instanceof GatewayError && error.code === 'BACKEND_ERROR'
+      const isNonsense =
+        error instanceof GatewayError && error.code === 'BACKEND_ERROR' && !('required_scopes' in error.details)
       throw this.#fail(isNonsense ? new GatewayError('SERVER_UNAVAILABLE', error.message, { cause: error }) : error)
     }
   }
@@ -198,6 +204,11 @@ export class Session {
     this.#failure = failure
     logger.warn({ server: config.name, code: failure.code, reason: failure.message }, 'backend cannot be connected')
     return failure
+  }
+
+  /** A server that wanted a login is worth another try as soon as somebody has logged in. */
+  async #mayTryNow(failure: GatewayError): Promise<boolean> {
+    return failure.code === 'AUTH_REQUIRED' && (await this.#options.authorization?.hasUntriedToken()) === true
   }
 
   /** The next call connects anew; calls under way on this connection may still end well. */
@@ -270,9 +281,16 @@ export class Session {
   }
 }
 
-/** Failures that say the connection is no good, although it looked established (the era was known from before, say). */
+/**
+ * Failures that say the connection is no good, although it looked established (the era was known from before, say). A login with
+ * too little scope for one call is still good for others.
+ */
 const isConnectFailure = (error: unknown): boolean =>
-  error instanceof Unreachable || (error instanceof GatewayError && error.code === 'AUTH_REQUIRED')
+  error instanceof Unreachable ||
+  (error instanceof GatewayError && error.code === 'AUTH_REQUIRED' && !('required_scopes' in error.details))
+
+const isLoginKept = (error: unknown): error is GatewayError =>
+  error instanceof GatewayError && error.details.login === 'kept'
 
 /** No call was under way, so nothing about its outcome is unknown: the server is not to be had at the moment. */
 function unavailable(thrown: unknown): Error {

@@ -13,7 +13,7 @@ export interface ServeFlags extends ConfigFlags {
 const QUICKSTART_TTL_SECONDS = 24 * 60 * 60
 
 export async function serve({ host, port, quickstart, ...flags }: ServeFlags): Promise<number> {
-  const gateway = await startGateway(flags)
+  const gateway = await startGateway({ ...flags, mayOpenBrowser: true })
   try {
     const stopped = firstSignal()
     const front = await gateway.serveHttp({ host, port })

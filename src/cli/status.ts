@@ -41,12 +41,17 @@ async function connectAll({ runtime, localCaller }: Gateway): Promise<BackendSta
   return backends.map(backend => backend.status())
 }
 
+const authText = ({ kind, expires_at }: BackendStatus['auth']): string =>
+  kind === 'logged in' && expires_at !== undefined
+    ? `logged in until ${expires_at.slice(0, 16).replace('T', ' ')}Z`
+    : kind
+
 const toRow = ({ name, state, transport, era, tools, auth, last_error }: BackendStatus): string[] => [
   name,
   state,
   transport,
   era ?? '-',
   tools === undefined ? '-' : String(tools),
-  auth.kind,
+  authText(auth),
   oneLine(last_error ?? '', 160),
 ]

@@ -8,7 +8,7 @@ export interface StdioFlags extends ConfigFlags {
 }
 
 export async function stdio({ agent, ...flags }: StdioFlags): Promise<number> {
-  const gateway = await startGateway({ ...flags, logLevel: 'warn' })
+  const gateway = await startGateway({ ...flags, logLevel: 'warn', mayOpenBrowser: true })
   await Promise.race([gateway.serveStdio({ agent }), firstSignal()])
   await gateway.close()
   return 0

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import { dirname, resolve } from 'node:path'
 import { z } from 'zod'
 import { isJsonObject } from '../json.js'
 import type { JsonDocument } from './json-document.js'
@@ -70,7 +71,8 @@ const OAuth = z.strictObject({
   scopes: z.array(z.string().min(1)).optional(),
   callbackPort: z.number().int().min(1).max(65535).optional(),
   redirectUri: z.url().optional(),
-  resource: z.url().optional(),
+  /** `false`: requests carry no `resource` at all, for servers that refuse it together with scopes. */
+  resource: z.union([z.url(), z.literal(false)]).optional(),
   issuer: z.url().optional(),
   clientMetadataUrl: z.url().optional(),
   tokenEndpointAuthMethod: z.enum(['none', 'client_secret_basic', 'client_secret_post', 'private_key_jwt']).optional(),
@@ -224,7 +226,9 @@ function parseServer({ file, name, entry, env }: RawServer): ParsedServer {
   if (timeoutMs !== undefined && maxTimeoutMs !== undefined && maxTimeoutMs < timeoutMs) {
     return refuse([...path, 'maxTimeoutMs'], `is less than timeoutMs (${timeoutMs})`)
   }
-  const config = { ...parsed.data, ...timeouts(parsed.data) }
+  const incomplete = problemOfGrant(parsed.data)
+  if (incomplete) return refuse([...path, 'oauth'], incomplete)
+  const config = withAbsoluteKeyFile({ ...parsed.data, ...timeouts(parsed.data) }, file)
   for (const secret of secretsOf(config)) secrets.add(secret)
   const misconfigured = config.disabled ? [] : unset
   return {
@@ -232,6 +236,23 @@ function parseServer({ file, name, entry, env }: RawServer): ParsedServer {
     problems: [],
     secrets: [...secrets],
   }
+}
+
+/** A machine's login has nobody to ask for what is missing. */
+function problemOfGrant(config: Configured): string | undefined {
+  if (config.transport === 'stdio' || config.oauth === false) return undefined
+  const { grant, clientId, clientSecret, privateKeyFile } = config.oauth
+  if (grant !== 'client_credentials') return undefined
+  if (clientId === undefined) return 'the grant "client_credentials" needs "clientId"'
+  if (clientSecret !== undefined || privateKeyFile !== undefined) return undefined
+  return 'the grant "client_credentials" needs "clientSecret" or "privateKeyFile"'
+}
+
+/** Relative to the servers file: the directory a client starts the gateway in is anybody's guess. */
+function withAbsoluteKeyFile<T extends Configured>(config: T, file: string): T {
+  if (config.transport === 'stdio' || config.oauth === false || config.oauth.privateKeyFile === undefined) return config
+  const privateKeyFile = resolve(dirname(file), config.oauth.privateKeyFile)
+  return { ...config, oauth: { ...config.oauth, privateKeyFile } }
 }
 
 /** A server that cannot be built because of an unset variable still has a name, a transport and a reason. */

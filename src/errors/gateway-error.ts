@@ -14,6 +14,8 @@ const ERRORS = {
   TOOL_NOT_FOUND: { jsonrpc: -32602, http: 404, exit: 1, expose: true },
   INVALID_ARGUMENTS: { jsonrpc: -32602, http: 400, exit: 1, expose: true },
   SERVER_UNAVAILABLE: { jsonrpc: -32603, http: 502, exit: 69, expose: true },
+  // A login that was tried and did not work; agents read AUTH_REQUIRED.
+  LOGIN_FAILED: { jsonrpc: -32603, http: 502, exit: 1, expose: true },
   AUTH_REQUIRED: { jsonrpc: -32603, http: 502, exit: 77, expose: true },
   TIMEOUT: { jsonrpc: -32603, http: 504, exit: 75, expose: true },
   RATE_LIMITED: { jsonrpc: -32603, http: 429, exit: 75, expose: true },

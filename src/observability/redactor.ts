@@ -1,8 +1,8 @@
 /** Removes known secret values from any text that leaves the process sideways: logs, audit lines, a child's stderr in an error. */
 export interface Redactor {
   redact(text: string): string
-  /** Replaces the known values, on start and on every reload. */
-  learn(secrets: readonly string[]): void
+  /** Replaces what is known from one source: the configuration, the login of one server. */
+  learn(source: string, secrets: readonly string[]): void
 }
 
 const MARK = '[redacted]'
@@ -10,11 +10,18 @@ const MARK = '[redacted]'
 const MIN_SECRET_LENGTH = 8
 
 export function createRedactor(): Redactor {
+  const known = new Map<string, readonly string[]>()
   let pattern: RegExp | undefined
   return {
     redact: text => (pattern === undefined ? text : text.replace(pattern, MARK)),
-    learn(secrets) {
-      const forms = new Set(secrets.filter(secret => secret.length >= MIN_SECRET_LENGTH).flatMap(writtenForms))
+    learn(source, secrets) {
+      known.set(source, secrets)
+      const forms = new Set(
+        [...known.values()]
+          .flat()
+          .filter(secret => secret.length >= MIN_SECRET_LENGTH)
+          .flatMap(writtenForms),
+      )
       // The longest first: a secret that contains another one is removed whole.
       const alternatives = [...forms].sort((a, b) => b.length - a.length).map(escapeRegExp)
       pattern = alternatives.length > 0 ? new RegExp(alternatives.join('|'), 'g') : undefined

@@ -11,6 +11,7 @@ const faces: readonly [code: GatewayErrorCode, jsonrpc: number, http: number, ex
   ['TOOL_NOT_FOUND', -32602, 404, 1],
   ['INVALID_ARGUMENTS', -32602, 400, 1],
   ['SERVER_UNAVAILABLE', -32603, 502, 69],
+  ['LOGIN_FAILED', -32603, 502, 1],
   ['AUTH_REQUIRED', -32603, 502, 77],
   ['TIMEOUT', -32603, 504, 75],
   ['RATE_LIMITED', -32603, 429, 75],

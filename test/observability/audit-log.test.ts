@@ -38,7 +38,7 @@ async function written(file: string): Promise<AuditEvent[]> {
 
 function open(file: string, secrets: string[] = []) {
   const redactor = createRedactor()
-  redactor.learn(secrets)
+  redactor.learn('test', secrets)
   const errors: Error[] = []
   return { ...openAuditLog({ file, redactor, onError: error => errors.push(error) }), errors }
 }

@@ -5,7 +5,7 @@ import { createRedactor } from '../../src/observability/redactor.js'
 const MARK = '[redacted]'
 const redact = (text: string, ...secrets: string[]) => {
   const redactor = createRedactor()
-  redactor.learn(secrets)
+  redactor.learn('test', secrets)
   return redactor.redact(text)
 }
 
@@ -35,10 +35,10 @@ describe('createRedactor', () => {
 
   test('forgets what a reload replaced', () => {
     const redactor = createRedactor()
-    redactor.learn(['first-secret'])
-    redactor.learn(['second-secret'])
+    redactor.learn('test', ['first-secret'])
+    redactor.learn('test', ['second-secret'])
     expect(redactor.redact('first-secret second-secret')).toBe(`first-secret ${MARK}`)
-    redactor.learn([])
+    redactor.learn('test', [])
     expect(redactor.redact('second-secret')).toBe('second-secret')
   })
 

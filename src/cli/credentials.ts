@@ -1,0 +1,93 @@
+import { readFile, writeFile } from 'node:fs/promises'
+import { text } from 'node:stream/consumers'
+import { stateDirectory } from '../config/locate.js'
+import { openWithPassphrase, sealWithPassphrase } from '../credentials/portable.js'
+import { openCredentialStore } from '../credentials/store.js'
+import { GatewayError, messageOf } from '../errors/gateway-error.js'
+import { listLogins, loginEntry, serverOf } from '../oauth/login-record.js'
+import { say } from './login.js'
+import { print, printJson, printTable } from './output.js'
+import { readPassphrase } from './passphrase.js'
+
+export interface PassphraseFlags {
+  readonly passphraseFile?: string
+}
+
+const openStore = () => openCredentialStore({ directory: stateDirectory(process.env), env: process.env, warn: say })
+
+export async function exportCredentials(
+  names: readonly string[],
+  { output, passphraseFile }: PassphraseFlags & { readonly output?: string },
+): Promise<number> {
+  const store = openStore()
+  const found = await Promise.all(
+    [...new Set(names)].map(async server => ({
+      server,
+      name: loginEntry(server),
+      entry: await store.read(loginEntry(server)),
+    })),
+  )
+  const missing = found.filter(({ entry }) => entry === undefined).map(({ server }) => `"${server}"`)
+  if (missing.length > 0) throw new GatewayError('LOGIN_FAILED', `not logged in to ${missing.join(', ')}`)
+  const credentials = found.flatMap(({ name, entry }) => (entry ? [{ name, ...entry }] : []))
+  const sealed = await sealWithPassphrase(credentials, await readPassphrase({ file: passphraseFile, isNew: true }))
+  if (output === undefined) print(sealed.trimEnd())
+  else {
+    await writeFile(output, `${sealed.trimEnd()}\n`, { mode: 0o600, flag: 'wx' }).catch(error => {
+      throw new GatewayError('LOGIN_FAILED', `${output} cannot be written: ${messageOf(error)}`, { cause: error })
+    })
+  }
+  say(
+    'Use each login on one machine: where refresh tokens rotate, two copies end each other.\n' +
+      `When the other machine has it, delete it here: ${names.map(name => `gateway logout --local ${name}`).join('; ')}`,
+  )
+  return 0
+}
+
+export async function importCredentials(
+  file: string,
+  { passphraseFile, force = false }: PassphraseFlags & { readonly force?: boolean },
+): Promise<number> {
+  const sealed =
+    file === '-'
+      ? await text(process.stdin)
+      : await readFile(file, 'utf8').catch(error => {
+          throw new GatewayError('LOGIN_FAILED', `${file} cannot be read: ${messageOf(error)}`, { cause: error })
+        })
+  const passphrase = await readPassphrase({ file: passphraseFile, isNew: false })
+  const credentials = (await openWithPassphrase(sealed, passphrase)).filter(({ name }) => serverOf(name) !== undefined)
+  const store = openStore()
+  const taken = new Set((await store.list()).map(({ name }) => name))
+  const inTheWay = credentials.filter(({ name }) => taken.has(name)).map(({ name }) => `"${serverOf(name)}"`)
+  if (inTheWay.length > 0 && !force) {
+    throw new GatewayError(
+      'LOGIN_FAILED',
+      `already logged in to ${inTheWay.join(', ')}: nothing was imported (--force replaces)`,
+    )
+  }
+  for (const { name, ...credential } of credentials) {
+    await store.exclusively(name, () => store.update(name, () => credential))
+    print(`imported the login to "${serverOf(name)}" (${credential.resource})`)
+  }
+  return 0
+}
+
+export async function listCredentials({ json = false }: { readonly json?: boolean }): Promise<number> {
+  const logins = await listLogins(openStore())
+  if (json) printJson({ credentials: logins })
+  else if (logins.length === 0) print('no logins are kept')
+  else {
+    printTable(
+      ['SERVER', 'STATE', 'EXPIRES', 'ACCOUNT', 'ISSUER', 'URL'],
+      logins.map(login => [
+        login.server,
+        login.state,
+        login.expires_at ?? '-',
+        login.account ?? '-',
+        login.issuer,
+        login.resource,
+      ]),
+    )
+  }
+  return 0
+}

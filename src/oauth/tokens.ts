@@ -1,0 +1,14 @@
+import { z } from 'zod'
+
+/** A set of tokens as kept. Times are milliseconds since the epoch. */
+export const Tokens = z.object({
+  accessToken: z.string().min(1),
+  refreshToken: z.string().optional(),
+  issuedAt: z.number(),
+  /** Absent when the server does not tell. */
+  expiresAt: z.number().optional(),
+  /** What was granted, when it is not what was asked for (RFC 6749, section 5.1). */
+  scope: z.string().optional(),
+})
+
+export type Tokens = Readonly<z.infer<typeof Tokens>>

@@ -11,12 +11,14 @@ const blocks = (language: string) =>
 
 const commands = blocks('sh').flatMap(text => text.split('\n').filter(line => line.trim() !== ''))
 
-// Run elsewhere: `npm start` and `npm test` by .ci/run, `gateway serve` in e2e, `login` with its guide, the benchmark by hand.
+// Run elsewhere: npm's own by .ci/run, `gateway serve` in e2e, `login` with its guide, the benchmark by hand.
 const RUN_ELSEWHERE = new Set([
   'npm install --global .',
   'npm start',
   'npm test',
   'npm run check',
+  'npm run test:system',
+  'npm run conformance',
   'npm run bench',
   'gateway serve',
   'gateway login notion',

@@ -77,7 +77,7 @@ function unsealOrRefuse(sealed: Sealed, key: Buffer, header: z.infer<typeof Head
 }
 
 const refused = (why: string): GatewayError =>
-  new GatewayError('CONFIG_INVALID', `the exported credentials cannot be opened: ${why}`)
+  new GatewayError('LOGIN_FAILED', `the exported credentials cannot be opened: ${why}`)
 
 const boundTo = ({ format, version, kdf }: z.infer<typeof Header>): readonly unknown[] => [
   format,
@@ -90,7 +90,7 @@ const boundTo = ({ format, version, kdf }: z.infer<typeof Header>): readonly unk
 ]
 
 function deriveKey(passphrase: string, { N, r, p, salt }: z.infer<typeof Kdf>): Promise<Buffer> {
-  if (passphrase === '') throw new GatewayError('CONFIG_INVALID', 'the passphrase is empty')
+  if (passphrase === '') throw new GatewayError('LOGIN_FAILED', 'the passphrase is empty')
   // Keyboards differ in how they compose an accented letter.
   const secret = passphrase.normalize('NFC')
   const options = { N, r, p, maxmem: 2 * MAX_MEMORY_BYTES }

@@ -20,6 +20,8 @@ export interface GuardedInit {
   readonly body?: string | undefined
   readonly signal?: AbortSignal | undefined
   readonly timeoutMs?: number | undefined
+  /** False: a redirect is the answer. Default: those of a GET are followed within the origin. */
+  readonly followRedirects?: boolean | undefined
 }
 
 /**
@@ -40,7 +42,7 @@ export function createGuardedFetch(trustedUrls: readonly string[]): GuardedFetch
     let target = checkUrl(url, guard)
     for (let hops = 0; ; hops++) {
       const response = await fetchOnce(target, { ...init, signal }, guard)
-      const next = redirectWithin(target, response, init.method)
+      const next = init.followRedirects === false ? undefined : redirectWithin(target, response, init.method)
       if (!next || hops === MAX_REDIRECTS) return response
       target = next
     }

@@ -209,7 +209,9 @@ function forgottenOrThrow(error: unknown, configured: OAuthClient | undefined): 
  * these two are the statuses of such a page; a page for known clients is a login, or a redirect to one.
  */
 async function isForgotten(url: string, fetch: GuardedFetch): Promise<boolean> {
-  const { status } = await fetch(url, { headers: { accept: 'text/html' } }).catch(() => ({ status: 0 }))
+  const { status } = await fetch(url, { headers: { accept: 'text/html' }, followRedirects: false }).catch(() => ({
+    status: 0,
+  }))
   return status === 400 || status === 401
 }
 

@@ -25,7 +25,7 @@ async function refusal(text: string, passphrase = PASSPHRASE): Promise<string> {
     () => 'opened',
     (thrown: unknown) => thrown,
   )
-  expect(error).toMatchObject({ name: 'GatewayError', code: 'CONFIG_INVALID' })
+  expect(error).toMatchObject({ name: 'GatewayError', code: 'LOGIN_FAILED' })
   const message = error instanceof Error ? error.message : ''
   expect(message).not.toMatch(/the-secret|battery|MARKER/)
   return message
@@ -56,7 +56,7 @@ describe('exported credentials', () => {
   })
 
   test('need a passphrase', async () => {
-    const refused = { code: 'CONFIG_INVALID', message: expect.stringContaining('empty') }
+    const refused = { code: 'LOGIN_FAILED', message: expect.stringContaining('empty') }
     await expect(sealWithPassphrase([notion], '')).rejects.toMatchObject(refused)
     await expect(openWithPassphrase(JSON.stringify(exported), '')).rejects.toMatchObject(refused)
   })

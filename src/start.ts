@@ -14,7 +14,7 @@ import { BackendLogin } from './oauth/backend-login.js'
 import { createUnaskedLogins } from './oauth/unasked-login.js'
 import { openAuditLog } from './observability/audit-log.js'
 import { type Logger, openLog } from './observability/logger.js'
-import { createRedactor } from './observability/redactor.js'
+import { CONFIGURATION, createRedactor } from './observability/redactor.js'
 import type { HttpFront, HttpOptions } from './start-http.js'
 
 const DRAIN_MS = 5_000
@@ -56,7 +56,7 @@ export async function startGateway(options: StartOptions = {}): Promise<Gateway>
   const log = openLog({ level: env.LOG_LEVEL ?? options.logLevel, redactor })
   const { logger } = log
   const config = await loadConfig(locateConfigFiles({ config: options.config, rules: options.rules, env, cwd }), env)
-  redactor.learn('configuration', config.secrets)
+  redactor.learn(CONFIGURATION, config.secrets)
   for (const problem of config.warnings) logger.warn({ problem: formatProblem(problem) }, 'configuration')
   for (const { name, misconfigured } of config.servers) {
     for (const problem of misconfigured)
@@ -66,17 +66,17 @@ export async function startGateway(options: StartOptions = {}): Promise<Gateway>
   const auditFile = env.GATEWAY_AUDIT_LOG || join(stateDirectory(env), 'audit.jsonl')
   const audit = openAuditLog({
     file: auditFile,
-    redactor,
+    redact: redactor.scopedTo(CONFIGURATION),
     onError: error => logger.error({ err: error, file: auditFile }, 'the audit log cannot be written'),
   })
   const store = openCredentialStore({ directory: stateDirectory(env), env, warn: message => logger.warn(message) })
-  const onLoginNeeded = options.mayOpenBrowser ? createUnaskedLogins({ store, logger, env }) : undefined
+  const unaskedLogins = options.mayOpenBrowser ? createUnaskedLogins({ store, logger, env }) : undefined
   const authorize = (server: HttpServerConfig) =>
     new BackendLogin(server, {
       store,
       logger,
-      onLoginNeeded,
-      learnSecrets: secrets => redactor.learn(`login ${server.name}`, secrets),
+      onLoginNeeded: unaskedLogins?.start,
+      learnSecrets: secrets => redactor.learn(server.name, secrets.filter(isPlainSecret)),
     })
   const createBackend = (server: ServerConfig) => new Backend(server, { env, logger, redactor, authorize })
   const runtime = new Runtime(buildSnapshot(config, createBackend))
@@ -117,6 +117,7 @@ export async function startGateway(options: StartOptions = {}): Promise<Gateway>
     },
 
     async close() {
+      unaskedLogins?.close()
       await runtime.close(DRAIN_MS)
       for (const close of closers.reverse()) await close()
       await audit.close()
@@ -124,3 +125,6 @@ export async function startGateway(options: StartOptions = {}): Promise<Gateway>
     },
   }
 }
+
+/** Authorization servers choose these: one that is a word, or could break the JSON it is taken out of, is not looked for. */
+const isPlainSecret = (secret: string): boolean => secret.length >= 12 && /^[^\s"\\{}]+$/.test(secret)

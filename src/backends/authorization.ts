@@ -26,6 +26,8 @@ export interface BackendAuthorization {
   /** True when a token is there that the backend has not refused yet: somebody has logged in. */
   hasUntriedToken(): Promise<boolean>
   status(): AuthorizationStatus
+  /** Why the token could not be renewed when that was last tried; undefined when it could. */
+  readonly problem: string | undefined
   close(): void
 }
 

@@ -55,12 +55,14 @@ export class Backend {
   readonly #era = new EraVerdict()
   readonly #sessions: LRUCache<string, Session>
   readonly #authorization: BackendAuthorization | undefined
+  readonly #redact: (text: string) => string
   #inFlight = 0
   #retired = false
 
   constructor(config: ServerConfig, options: BackendOptions) {
     this.config = config
     this.#options = options
+    this.#redact = options.redactor.scopedTo(config.name)
     this.#authorization = wantsOAuth(config) ? options.authorize?.(config) : undefined
     const idle = config.session === 'shared' ? {} : { ttl: SESSION_IDLE_MS, updateAgeOnGet: true, ttlAutopurge: true }
     this.#sessions = new LRUCache({ max: MAX_SESSIONS, ...idle, dispose: session => session.retire() })
@@ -117,10 +119,9 @@ export class Backend {
   /** Where the server is, for people and agents: without user info, query and known secrets, all of which carry keys. */
   get address(): { readonly command: string } | { readonly url: string } {
     const { config } = this
-    const { redact } = this.#options.redactor
-    if (config.transport === 'stdio') return { command: redact(config.command) }
+    if (config.transport === 'stdio') return { command: this.#redact(config.command) }
     const { origin, pathname } = URL.canParse(config.url) ? new URL(config.url) : { origin: '', pathname: '' }
-    return { url: redact(`${origin}${pathname}`) }
+    return { url: this.#redact(`${origin}${pathname}`) }
   }
 
   status(): BackendStatus {
@@ -131,7 +132,7 @@ export class Backend {
     const tools = this.knownTools
     const lastError = config.misconfigured[0]
       ? config.misconfigured.map(({ path, message }) => `${path}: ${message}`).join('; ')
-      : failure?.message
+      : (failure?.message ?? this.#authorization?.problem)
     return {
       name: config.name,
       transport: config.transport,
@@ -140,7 +141,7 @@ export class Backend {
       ...(tools && { tools: tools.tools.length }),
       auth: this.#authStatus(failure),
       ...(connection?.pid !== undefined && { pid: connection.pid }),
-      ...(lastError !== undefined && { last_error: this.#options.redactor.redact(lastError) }),
+      ...(lastError !== undefined && { last_error: this.#redact(lastError) }),
     }
   }
 
@@ -169,7 +170,7 @@ export class Backend {
     if (failed?.failure?.code === 'AUTH_REQUIRED') {
       return this.#authStatus(failed.failure).kind === 'logged in' ? 'idle' : 'login needed'
     }
-    return failed ? 'cooling' : 'idle'
+    return failed || this.#authorization?.problem !== undefined ? 'cooling' : 'idle'
   }
 
   /** Somebody may have logged in since the failure. */
@@ -222,7 +223,7 @@ export class Backend {
   }
 
   #explain(error: unknown, retryAt?: number): GatewayError {
-    return explain(error, { server: this.name, retryAt, redact: this.#options.redactor.redact })
+    return explain(error, { server: this.name, retryAt, redact: this.#redact })
   }
 }
 

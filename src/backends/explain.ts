@@ -18,8 +18,7 @@ export function explain(error: unknown, { server, retryAt, redact }: ExplainCont
   // Servers repeat what they were told, keys included.
   const toError = (code: GatewayErrorCode, message: string, { stderr, ...details }: ErrorDetails = {}) => {
     const lines = Array.isArray(stderr) ? stderr.map(line => redact(String(line)).slice(0, STDERR_LINE_LENGTH)) : []
-    const redacted: ErrorDetails = JSON.parse(redact(JSON.stringify(details)))
-    const all = { ...redacted, server, ...(lines.length > 0 && { stderr: lines }) }
+    const all = { ...(redactAll(details, redact) as ErrorDetails), server, ...(lines.length > 0 && { stderr: lines }) }
     return new GatewayError(code, redact(message), { cause: error, details: all })
   }
   const retry = retryAt === undefined ? {} : { retry_at: new Date(retryAt).toISOString() }
@@ -47,4 +46,12 @@ export function explain(error: unknown, { server, retryAt, redact }: ExplainCont
     })
   }
   return toError(error.code, `the server "${server}": ${error.message}`, { ...error.details, ...retry })
+}
+
+/** Every string in a value from JSON; never the text of the JSON, which a secret with a quote in it would break. */
+function redactAll(value: unknown, redact: (text: string) => string): unknown {
+  if (typeof value === 'string') return redact(value)
+  if (Array.isArray(value)) return value.map(item => redactAll(item, redact))
+  if (typeof value !== 'object' || value === null) return value
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [redact(key), redactAll(item, redact)]))
 }

@@ -2,11 +2,11 @@ import { readFile, writeFile } from 'node:fs/promises'
 import { text } from 'node:stream/consumers'
 import { stateDirectory } from '../config/locate.js'
 import { openWithPassphrase, sealWithPassphrase } from '../credentials/portable.js'
-import { openCredentialStore } from '../credentials/store.js'
+import { type Credential, openCredentialStore } from '../credentials/store.js'
 import { GatewayError, messageOf } from '../errors/gateway-error.js'
-import { listLogins, loginEntry, serverOf } from '../oauth/login-record.js'
+import { listLogins, loginEntry, parseRecord, serverOf } from '../oauth/login-record.js'
 import { say } from './login.js'
-import { print, printJson, printTable } from './output.js'
+import { print, printJson, printTable, toMinute } from './output.js'
 import { readPassphrase } from './passphrase.js'
 
 export interface PassphraseFlags {
@@ -55,7 +55,9 @@ export async function importCredentials(
           throw new GatewayError('LOGIN_FAILED', `${file} cannot be read: ${messageOf(error)}`, { cause: error })
         })
   const passphrase = await readPassphrase({ file: passphraseFile, isNew: false })
-  const credentials = (await openWithPassphrase(sealed, passphrase)).filter(({ name }) => serverOf(name) !== undefined)
+  const credentials = await openWithPassphrase(sealed, passphrase)
+  if (credentials.some(credential => serverOf(credential.name) === undefined || !parseRecord(credential)))
+    throw new GatewayError('LOGIN_FAILED', `${file} holds something that is no login: nothing was imported`)
   const store = openStore()
   const taken = new Set((await store.list()).map(({ name }) => name))
   const inTheWay = credentials.filter(({ name }) => taken.has(name)).map(({ name }) => `"${serverOf(name)}"`)
@@ -67,10 +69,13 @@ export async function importCredentials(
   }
   for (const { name, ...credential } of credentials) {
     await store.exclusively(name, () => store.update(name, () => credential))
-    print(`imported the login to "${serverOf(name)}" (${credential.resource})`)
+    print(`imported the login to "${serverOf(name)}" (${credential.resource}), renewed at ${endpointOf(credential)}`)
   }
   return 0
 }
+
+/** Where its tokens will be sent for renewal: whoever takes over somebody's login should know. */
+const endpointOf = (credential: Credential): string => parseRecord(credential)?.server.token_endpoint ?? ''
 
 export async function listCredentials({ json = false }: { readonly json?: boolean }): Promise<number> {
   const logins = await listLogins(openStore())
@@ -82,7 +87,7 @@ export async function listCredentials({ json = false }: { readonly json?: boolea
       logins.map(login => [
         login.server,
         login.state,
-        login.expires_at ?? '-',
+        login.expires_at === undefined ? '-' : toMinute(login.expires_at),
         login.account ?? '-',
         login.issuer,
         login.resource,

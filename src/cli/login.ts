@@ -10,7 +10,10 @@ import { login as logIn, requireOAuth } from '../oauth/login.js'
 import { grantedScopes, type LoginRecord } from '../oauth/login-record.js'
 import type { LoginPrompt, UserAgent } from '../oauth/user-agent.js'
 import type { ConfigFlags } from './config-flags.js'
-import { oneLine, print } from './output.js'
+import { oneLine, print, visible } from './output.js'
+
+// A day: nobody waits longer, and timers cannot.
+const MAX_TIMEOUT_SECONDS = 86_400
 
 export interface LoginFlags extends ConfigFlags {
   /** False with `--no-browser`. */
@@ -25,7 +28,12 @@ export async function login(name: string, { browser, device, timeout, ...flags }
   const store = openCredentialStore({ directory: stateDirectory(process.env), env: process.env, warn: say })
   const headless = browser ? whyHeadless(process.env) : 'of --no-browser'
   const userAgent = createTerminal(name, headless)
-  const record = await logIn(config, { store, device, timeLimitMs: timeout * 1000, userAgent }).catch(error => {
+  const record = await logIn(config, {
+    store,
+    device,
+    timeLimitMs: Math.min(timeout, MAX_TIMEOUT_SECONDS) * 1000,
+    userAgent,
+  }).catch(error => {
     throw withAdvice(error, name)
   })
   print(record ? describe(name, record) : `the server "${name}" asks for no login`)
@@ -45,7 +53,7 @@ export async function findServer(name: string, flags: ConfigFlags): Promise<Serv
 }
 
 /** News for the person, on stderr: stdout has the result only. */
-export const say = (text: string): void => void process.stderr.write(`${text}\n`)
+export const say = (text: string): void => void process.stderr.write(`${visible(text)}\n`)
 
 /** The person at this terminal, or the script that plays one. `headless` says why no browser is opened. */
 function createTerminal(name: string, headless: string | undefined): UserAgent {
@@ -92,7 +100,10 @@ function describe(name: string, record: LoginRecord): string {
 }
 
 function withAdvice(error: unknown, name: string): unknown {
-  if (!(error instanceof GatewayError) || error.code !== 'AUTH_REQUIRED') return error
+  if (!(error instanceof GatewayError)) return error
+  if (error.code === 'SERVER_UNAVAILABLE')
+    return new GatewayError(error.code, `${error.message}; nothing was changed, try again later`, { cause: error })
+  if (error.code !== 'AUTH_REQUIRED') return error
   const command = /^[\w.-]+$/.test(name) ? name : JSON.stringify(name)
   const ways = [
     `run "gateway login ${command}" in a terminal and paste the address the browser ends at`,

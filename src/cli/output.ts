@@ -1,5 +1,12 @@
+// What a terminal obeys, and what turns the direction of the text beside it; servers put such into what they say.
+const UNSEEN = /[\p{Bidi_Control}\u2028\u2029]|(?![\n\t])\p{Cc}/gu
+
+/** Text for a terminal: what would not be seen is written out. Within JSON it stays the same value. */
+export const visible = (text: string): string =>
+  text.replace(UNSEEN, character => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`)
+
 /** What a command has to say, on stdout; errors and progress go to stderr. */
-export const print = (text: string): void => void process.stdout.write(`${text}\n`)
+export const print = (text: string): void => void process.stdout.write(`${visible(text)}\n`)
 
 export const printJson = (value: unknown): void => print(JSON.stringify(value, null, 2))
 
@@ -10,7 +17,7 @@ export function progress(text: string): void {
 
 /** Rows as columns of equal width; the last column takes what is left. */
 export function printTable(header: readonly string[], rows: readonly (readonly string[])[]): void {
-  const all = [header, ...rows]
+  const all = [header, ...rows.map(row => row.map(cell => oneLine(cell, Number.POSITIVE_INFINITY)))]
   const widths = header.map((_, column) => Math.max(...all.map(row => (row[column] ?? '').length)))
   for (const row of all) {
     print(
@@ -22,8 +29,11 @@ export function printTable(header: readonly string[], rows: readonly (readonly s
   }
 }
 
+/** A point in time to the minute, as in `2026-11-21 14:05Z`. */
+export const toMinute = (iso: string): string => `${iso.slice(0, 16).replace('T', ' ')}Z`
+
 /** Text from a backend on one line, without the control characters a terminal would obey. */
 export const oneLine = (text: string, length = 100): string => {
-  const clean = text.replace(/\p{Cc}+/gu, ' ').trim()
+  const clean = text.replace(/[\p{Cc}\p{Bidi_Control}\u2028\u2029]+/gu, ' ').trim()
   return clean.length > length ? `${clean.slice(0, length - 1)}…` : clean
 }

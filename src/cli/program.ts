@@ -2,6 +2,7 @@ import { Command, CommanderError, InvalidArgumentError } from 'commander'
 import { toExitStatus } from '../errors/faces.js'
 import { toGatewayError } from '../errors/gateway-error.js'
 import { version } from '../version.js'
+import { visible } from './output.js'
 
 const USAGE = 2
 
@@ -30,7 +31,7 @@ function report(thrown: unknown): number {
   const error = toGatewayError(thrown)
   const cause =
     error.code === 'INTERNAL' && error.cause instanceof Error ? `: ${error.cause.stack ?? error.cause.message}` : ''
-  process.stderr.write(`${error.message}${cause}\n`)
+  process.stderr.write(`${visible(`${error.message}${cause}`)}\n`)
   return toExitStatus(error)
 }
 

@@ -1,7 +1,7 @@
 import type { BackendStatus } from '../backends/backend.js'
 import { type Gateway, startGateway } from '../start.js'
 import type { ConfigFlags } from './config-flags.js'
-import { oneLine, print, printJson, printTable, progress } from './output.js'
+import { oneLine, print, printJson, printTable, progress, toMinute } from './output.js'
 import { usingGateway } from './shutdown.js'
 
 // Slow launchers are reported as what they are: still starting.
@@ -42,9 +42,7 @@ async function connectAll({ runtime, localCaller }: Gateway): Promise<BackendSta
 }
 
 const authText = ({ kind, expires_at }: BackendStatus['auth']): string =>
-  kind === 'logged in' && expires_at !== undefined
-    ? `logged in until ${expires_at.slice(0, 16).replace('T', ' ')}Z`
-    : kind
+  kind === 'logged in' && expires_at !== undefined ? `logged in until ${toMinute(expires_at)}` : kind
 
 const toRow = ({ name, state, transport, era, tools, auth, last_error }: BackendStatus): string[] => [
   name,

@@ -9,11 +9,14 @@ const INTERVAL_MS = 500
  */
 export function watchFile(file: string, listener: () => void): () => void {
   // At once: a change right after this call is a change.
-  const first = statSync(file, { bigint: true, throwIfNoEntry: false })
-  let seen = first && toState(first).stamp
+  let seen = stampNow(file)
   let isStopped = false
   const look = async (): Promise<void> => {
-    const stamp = (await stateOf(file))?.stamp
+    // A file that cannot be looked at has not changed as far as anybody knows; whoever reads it next says why.
+    const stamp = await stateOf(file).then(
+      state => state?.stamp,
+      () => seen,
+    )
     if (isStopped || stamp === seen) return
     seen = stamp
     listener()
@@ -22,5 +25,14 @@ export function watchFile(file: string, listener: () => void): () => void {
   return () => {
     isStopped = true
     clearInterval(timer)
+  }
+}
+
+function stampNow(file: string): string | undefined {
+  try {
+    const found = statSync(file, { bigint: true, throwIfNoEntry: false })
+    return found && toState(found).stamp
+  } catch {
+    return undefined
   }
 }

@@ -10,7 +10,9 @@ import { type Grant, TokenRefusal } from './token-response.js'
 import type { UserAgent } from './user-agent.js'
 
 // Nobody can paste any more and no browser is known to be open: a callback may still be on its way, but not for long.
-const LAST_CHANCE_MS = 3_000
+const LAST_CHANCE_MS = 2_000
+// More than launchers and many servers take.
+const MAX_URL_LENGTH = 16 * 1024
 
 /** One authorization request (RFC 6749, section 4.1.1; RFC 7636; RFC 8707). Good for one answer. */
 export interface AuthorizationRequest {
@@ -43,6 +45,11 @@ export async function createAuthorizationRequest(
     ...(scopes.includes('offline_access') && { prompt: 'consent' }),
   }
   for (const [name, value] of Object.entries(parameters)) url.searchParams.set(name, value)
+  if (url.href.length > MAX_URL_LENGTH)
+    throw new GatewayError(
+      'LOGIN_FAILED',
+      `${server.issuer} makes for an authorization URL of ${url.href.length} characters`,
+    )
   return { url: url.href, state, verifier, redirectUri }
 }
 

@@ -44,6 +44,7 @@ export class BackendLogin implements BackendAuthorization {
   #refused: { readonly status: number; readonly token: string | undefined } | undefined
   /** From a renewal, and not accepted yet: refused, it is not renewed once more. */
   #untested: string | undefined
+  #problem: string | undefined
   #stopWatching: (() => void) | undefined
 
   constructor(config: HttpServerConfig, options: BackendLoginOptions) {
@@ -69,7 +70,8 @@ export class BackendLogin implements BackendAuthorization {
     if (status === 401 && (await this.#obtainWithoutPerson(challenge))) return
     this.#refused = { status, token }
     if (status === 403) return this.#stepUp(challenge)
-    throw await this.#loginNeeded('the server wants a login (HTTP 401)', challenge)
+    const hasEnded = this.#login !== undefined && !this.#login.tokens
+    throw await this.#loginNeeded(hasEnded ? 'the login has ended' : 'the server wants a login (HTTP 401)', challenge)
   }
 
   async hasUntriedToken(): Promise<boolean> {
@@ -84,6 +86,10 @@ export class BackendLogin implements BackendAuthorization {
     if (status === 401 && token === tokens.accessToken) return { kind: 'login needed' }
     const { expiresAt } = tokens
     return { kind: 'logged in', ...(expiresAt !== undefined && { expires_at: new Date(expiresAt).toISOString() }) }
+  }
+
+  get problem(): string | undefined {
+    return this.#problem
   }
 
   close(): void {
@@ -136,6 +142,7 @@ export class BackendLogin implements BackendAuthorization {
     this.#login = login
     const { tokens, client } = login ?? {}
     if (tokens?.accessToken === before) return
+    this.#problem = undefined
     this.#renewAt = tokens ? renewAt(tokens) : 0
     const secrets = [tokens?.accessToken, tokens?.refreshToken, client?.clientSecret]
     this.#options.learnSecrets(secrets.filter(secret => secret !== undefined))
@@ -152,7 +159,10 @@ export class BackendLogin implements BackendAuthorization {
   async #renewOnce(stale: Stale): Promise<void> {
     const { name } = this.#config
     const { renew } = await import('./renewal.js')
-    const login = await renew(this.#config, stale, this.#options.store)
+    const login = await renew(this.#config, stale, this.#options.store).catch(error => {
+      this.#problem = messageOf(error)
+      throw error
+    })
     this.#show(login)
     this.#untested = login?.tokens?.accessToken
     if (!login?.tokens) this.#options.logger.warn({ server: name }, 'the login has ended at the authorization server')
@@ -196,7 +206,8 @@ export class BackendLogin implements BackendAuthorization {
 
   /** A token that is good, but not for this: another authorization for more, as long as that leads anywhere. */
   async #stepUp(challenge: BearerChallenge): Promise<void> {
-    const scopes = challenge.scope?.split(' ').filter(scope => scope !== '') ?? []
+    const { toScopes } = await import('./scopes.js')
+    const scopes = toScopes(challenge.scope)
     let isWorthAnother = false
     await this.#options.store.update(loginEntry(this.#config.name), current => {
       const login = parseLogin(current, this.#config)

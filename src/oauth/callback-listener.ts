@@ -1,6 +1,6 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { OAuthConfig } from '../config/servers-file.js'
-import { GatewayError } from '../errors/gateway-error.js'
+import { GatewayError, messageOf } from '../errors/gateway-error.js'
 import { isLoopbackHost } from './addresses.js'
 import { callbackPage, PAGE_HEADERS } from './callback-page.js'
 
@@ -31,7 +31,7 @@ export async function openCallbackListener(
   registeredPort: number | undefined,
 ): Promise<CallbackListener> {
   const fixed = settings.redirectUri === undefined ? undefined : new URL(settings.redirectUri)
-  if (fixed && !isLoopbackHost(fixed.hostname)) {
+  if (fixed && (fixed.protocol !== 'http:' || !isLoopbackHost(fixed.hostname))) {
     return { redirectUri: fixed.href, answerTo: () => new Promise(() => {}), close() {} }
   }
   const desk = createDesk(fixed?.pathname ?? DEFAULT_PATH)
@@ -40,9 +40,10 @@ export async function openCallbackListener(
   const hosts =
     fixed?.hostname === 'localhost' ? ['127.0.0.1', '::1'] : [(fixed?.hostname ?? '127.0.0.1').replace(/^\[|\]$/g, '')]
   const { servers, port } = await listenOnFirstFree(desk.serve, hosts, ports).catch(error => {
-    if (pinned === undefined) throw error
     const key = fixed ? 'oauth.redirectUri' : 'oauth.callbackPort'
-    throw new GatewayError('LOGIN_FAILED', `port ${pinned} (${key}) is in use: free it, or choose another one`, {
+    const where = pinned === undefined ? '127.0.0.1' : `port ${pinned} (${key})`
+    const why = hasCode(error, 'EADDRINUSE') ? 'is in use: free it, or choose another one' : messageOf(error)
+    throw new GatewayError('LOGIN_FAILED', `the answer of the browser cannot be waited for: ${where}: ${why}`, {
       cause: error,
     })
   })
@@ -75,7 +76,10 @@ function createDesk(path: string): {
       // Another name for this address is a page of another site that tries its luck (DNS rebinding).
       if (!URL.canParse(host) || !isLoopbackHost(new URL(host).hostname))
         return reply(403, 'Not here', 'This address answers to its own name only.')
-      const url = new URL(request.url ?? '/', host)
+      // Not resolved against the host: `//` would be a host of its own.
+      const target = `http://callback.invalid${request.url ?? '/'}`
+      if (!URL.canParse(target)) return reply(400, 'Not readable', 'This is not the answer of a login.')
+      const url = new URL(target)
       if (url.pathname !== path) return reply(404, 'Nothing here', 'This address only takes the answer of a login.')
       if (request.method !== 'GET') return reply(405, 'Not like this', 'The answer of a login comes with GET.')
       const state = url.searchParams.get('state') ?? ''
@@ -101,7 +105,12 @@ async function listenOnFirstFree(
   try {
     let chosen = port
     for (const host of hosts) {
-      const server = await listen(serve, host, chosen)
+      // The second address of `localhost` is welcome, and absent in most containers.
+      const server = await listen(serve, host, chosen).catch(error => {
+        if (servers.length > 0 && hasCode(error, 'EADDRNOTAVAIL', 'EAFNOSUPPORT')) return undefined
+        throw error
+      })
+      if (!server) continue
       servers.push(server)
       const address = server.address()
       if (typeof address === 'object' && address !== null) chosen = address.port
@@ -113,6 +122,9 @@ async function listenOnFirstFree(
     return listenOnFirstFree(serve, hosts, others)
   }
 }
+
+const hasCode = (error: unknown, ...codes: readonly string[]): boolean =>
+  error instanceof Error && 'code' in error && codes.includes(String(error.code))
 
 function listen(
   serve: (request: IncomingMessage, response: ServerResponse) => void,

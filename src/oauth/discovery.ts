@@ -46,32 +46,54 @@ export async function discover(
   const scopesSupported = document?.scopes_supported
   const found = (server: AuthorizationServer): Discovered => ({ server, resource, scopesSupported })
 
-  if (settings.issuer !== undefined) return found(await findConfigured(settings.issuer, listed, fetch))
+  if (settings.issuer !== undefined) return found(await findConfigured(settings.issuer, config, fetch))
   const [first] = listed
   if (first !== undefined) {
     const issuer = knownIssuer !== undefined && listed.includes(knownIssuer) ? knownIssuer : first
-    // It is written into messages, and compared as it is.
-    if (!/^[\x21-\x7e]+$/.test(issuer) || !URL.canParse(issuer))
-      throw new GatewayError('LOGIN_FAILED', `not an issuer: ${quoted(issuer)}`)
+    if (!isPlainIssuer(issuer))
+      throw new GatewayError('LOGIN_FAILED', `the server names an authorization server that is none: ${quoted(issuer)}`)
     const server = await findServerMetadata({ issuer }, fetch)
     if (!server) throw nothingFound(issuer, metadataUrls(issuer))
     return found(server)
   }
   if (!required) return undefined
+  if (challenge.resourceMetadata !== undefined) {
+    const named = quoted(challenge.resourceMetadata)
+    throw new GatewayError(
+      'LOGIN_FAILED',
+      `the server points to its metadata at ${named}, and there is none that can be used`,
+    )
+  }
   // 2025-03-26: the server is its own authorization server. Its origin is derived, nobody wrote it with or without a slash.
   const { origin } = new URL(config.url)
   const server = await findServerMetadata({ issuer: origin, aliases: [`${origin}/`] }, fetch)
   return found(server ?? defaultEndpoints(origin))
 }
 
-/** A configured issuer is trusted: its own metadata, or what the listed servers say if they call themselves so. */
+/**
+ * An issuer is compared as it is written, so it has to be written plainly: no user info, query or fragment (RFC 8414, section 2), no
+ * other spelling of its host, and nothing that a message could not show.
+ */
+function isPlainIssuer(text: string): boolean {
+  if (!/^[\x21-\x7e]+$/.test(text) || !URL.canParse(text)) return false
+  const { protocol, host, search, hash } = new URL(text)
+  return search === '' && hash === '' && text.toLowerCase().startsWith(`${protocol}//${host}`)
+}
+
+/**
+ * The metadata of a configured issuer: its own. Some have none and leave it to the server itself; what that one says is believed only
+ * where there is no secret of the issuer's client that could be given away.
+ */
 async function findConfigured(
   issuer: string,
-  listed: readonly string[],
+  config: HttpServerConfig,
   fetch: GuardedFetch,
 ): Promise<AuthorizationServer> {
-  const urls = [issuer, ...listed.filter(other => other !== issuer && URL.canParse(other))].flatMap(metadataUrls)
-  const server = await findServerMetadata({ issuer, urls }, fetch)
+  const { clientSecret, privateKeyFile } = oauthOf(config)
+  const { origin } = new URL(config.url)
+  const isSecretive = clientSecret !== undefined || privateKeyFile !== undefined
+  const urls = [...metadataUrls(issuer), ...(isSecretive ? [] : metadataUrls(origin))]
+  const server = await findServerMetadata({ issuer, urls: [...new Set(urls)] }, fetch)
   if (!server) throw nothingFound(issuer, urls)
   return server
 }

@@ -18,7 +18,6 @@ export interface GuardedInit {
   readonly method?: string | undefined
   readonly headers?: Readonly<Record<string, string>> | undefined
   readonly body?: string | undefined
-  readonly signal?: AbortSignal | undefined
   readonly timeoutMs?: number | undefined
   /** False: a redirect is the answer. Default: those of a GET are followed within the origin. */
   readonly followRedirects?: boolean | undefined
@@ -35,17 +34,24 @@ export function createGuardedFetch(trustedUrls: readonly string[]): GuardedFetch
   const origins = new Set(trusted.map(({ origin }) => origin))
   const guard: Guard = { origins, loopback: trusted.some(({ hostname }) => isLoopbackHost(hostname)) }
   return async (url, init = {}) => {
-    const signal = AbortSignal.any([
-      AbortSignal.timeout(init.timeoutMs ?? DEFAULT_TIMEOUT_MS),
-      ...(init.signal ? [init.signal] : []),
-    ])
-    let target = checkUrl(url, guard)
-    for (let hops = 0; ; hops++) {
-      const response = await fetchOnce(target, { ...init, signal }, guard)
-      const next = init.followRedirects === false ? undefined : redirectWithin(target, response, init.method)
-      if (!next || hops === MAX_REDIRECTS) return response
-      target = next
+    // Not AbortSignal.timeout() within AbortSignal.any(): Node 20 lets the garbage collector take that away before it fires.
+    const limit = new AbortController()
+    const timer = setTimeout(() => limit.abort(), init.timeoutMs ?? DEFAULT_TIMEOUT_MS)
+    try {
+      return await follow(checkUrl(url, guard), { ...init, signal: limit.signal }, guard)
+    } finally {
+      clearTimeout(timer)
     }
+  }
+}
+
+async function follow(url: URL, init: GuardedInit & { signal: AbortSignal }, guard: Guard): Promise<Response> {
+  let target = url
+  for (let hops = 0; ; hops++) {
+    const response = await fetchOnce(target, init, guard)
+    const next = init.followRedirects === false ? undefined : redirectWithin(target, response, init.method)
+    if (!next || hops === MAX_REDIRECTS) return response
+    target = next
   }
 }
 

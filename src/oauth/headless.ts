@@ -8,7 +8,7 @@ export function whyHeadless(env: Env, platform: NodeJS.Platform = process.platfo
   if (env.CI) return 'this is a CI job'
   if (env.SSH_CONNECTION || env.SSH_CLIENT || env.SSH_TTY) return 'this is an SSH session'
   if (existsSync('/.dockerenv') || existsSync('/run/.containerenv') || env.KUBERNETES_SERVICE_HOST)
-    return 'this is a container'
+    return 'this is a container (set BROWSER to open one all the same)'
   if (platform === 'linux' && !env.DISPLAY && !env.WAYLAND_DISPLAY && !env.WSL_DISTRO_NAME) return 'there is no display'
   return undefined
 }

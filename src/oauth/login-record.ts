@@ -41,9 +41,21 @@ export async function readLogin(store: CredentialStore, config: HttpServerConfig
   return parseLogin(await store.read(loginEntry(config.name)), config)
 }
 
-export function parseLogin(stored: Credential | undefined, { url }: HttpServerConfig): LoginRecord | undefined {
+export function parseLogin(stored: Credential | undefined, config: HttpServerConfig): LoginRecord | undefined {
+  const login = parseRecord(stored)
+  return login && stored?.resource === config.url && isOfClient(login, config) ? login : undefined
+}
+
+/** What an entry holds, if it is a login at all. */
+export function parseRecord(stored: Credential | undefined): LoginRecord | undefined {
   const { data } = LoginRecord.safeParse(stored?.value)
-  return data && stored?.resource === url && stored.issuer === data.server.issuer ? data : undefined
+  return data && stored?.issuer === data.server.issuer ? data : undefined
+}
+
+/** The secret in the servers file is for the client and the issuer in the servers file, not for what a login remembers. */
+function isOfClient({ client, server }: LoginRecord, { oauth }: HttpServerConfig): boolean {
+  if (client.source !== 'configured') return true
+  return oauth !== false && oauth.clientId === client.clientId && (oauth.issuer ?? server.issuer) === server.issuer
 }
 
 /** The authorization server, as far as it is kept. To zod an optional member may also be there and undefined. */
@@ -79,8 +91,8 @@ export async function listLogins(store: CredentialStore): Promise<LoginSummary[]
   const entries = (await store.list()).filter(({ name }) => serverOf(name) !== undefined)
   return Promise.all(
     entries.map(async ({ name, issuer, resource }) => {
-      const { data } = LoginRecord.safeParse((await store.read(name))?.value)
-      return { server: serverOf(name) ?? '', issuer, resource, ...summaryOf(data) }
+      const login = parseRecord(await store.read(name))
+      return { server: serverOf(name) ?? '', issuer, resource, ...summaryOf(login) }
     }),
   )
 }

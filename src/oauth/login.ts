@@ -130,7 +130,11 @@ async function obtainByBrowser(attempt: Attempt, person: Person): Promise<LoginR
       // A secret that is missing is better noticed before the person has logged in.
       await toClientAuth(client, endpoint.settings, endpoint.server)
       const request = await createAuthorizationRequest(endpoint, { redirectUri, scopes })
-      if (mayBeForgotten && (await isForgotten(request.url, attempt.fetch))) return 'forgotten'
+      if (mayBeForgotten) {
+        // Asked with a state that nobody waits for.
+        const trial = await createAuthorizationRequest(endpoint, { redirectUri, scopes })
+        if (await isForgotten(trial.url, attempt.fetch)) return 'forgotten'
+      }
       const keep = (grant: Grant) => keepLogin(attempt, 'authorization_code', client, grant)
       return authorize(endpoint, request, { listener, keep, ...person })
     })

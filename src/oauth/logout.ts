@@ -27,7 +27,7 @@ export async function logout(
     const notRevoked = login?.tokens && !keepAtServer ? await revokeTokens(config, login) : undefined
     const stored = (await store.list()).some(({ name }) => name === entry)
     if (stored) await store.update(entry, () => undefined)
-    return { wasLoggedIn: login?.tokens !== undefined, notRevoked }
+    return { wasLoggedIn: login !== undefined, notRevoked }
   })
 }
 

@@ -25,10 +25,16 @@ const Registration = z.object({
 
 export type Registration = Readonly<z.infer<typeof Registration>>
 
+// Longer ones are none, and would go into every request.
+const MAX_LENGTH = 4096
+
 // The registration response, of which servers leave out and get wrong a good deal: only what is used is checked.
 const Response201 = z.object({
-  client_id: z.string().min(1),
-  client_secret: z.string().optional().catch(undefined),
+  client_id: z
+    .string()
+    .max(MAX_LENGTH)
+    .regex(/^[\x20-\x7e]+$/),
+  client_secret: z.string().max(MAX_LENGTH).optional().catch(undefined),
   client_secret_expires_at: z.number().optional().catch(undefined),
   token_endpoint_auth_method: z.string().optional().catch(undefined),
 })

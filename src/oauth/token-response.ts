@@ -3,7 +3,7 @@ import * as oauth from 'oauth4webapi'
 import { GatewayError } from '../errors/gateway-error.js'
 import { isJsonObject, parseJson } from '../json.js'
 import { quoted } from './quoted.js'
-import type { Tokens } from './tokens.js'
+import { Tokens } from './tokens.js'
 
 export interface Grant {
   readonly tokens: Tokens
@@ -11,6 +11,7 @@ export interface Grant {
   readonly account: string | undefined
 }
 
+const MAX_ACCOUNT_LENGTH = 200
 // Ten years: beyond any token, within any calendar.
 const MAX_LIFETIME_SECONDS = 10 * 365 * 86_400
 
@@ -58,6 +59,9 @@ export async function readTokenResponse(
   const result = await oauth.processGenericTokenEndpointResponse(server, client, clean).catch(cause => {
     throw new GatewayError('LOGIN_FAILED', `the tokens from ${server.issuer} cannot be used: ${reasonOf(cause)}`)
   })
+  if (!Tokens.shape.accessToken.safeParse(result.access_token).success) {
+    throw new GatewayError('LOGIN_FAILED', `${server.issuer} issued an access token that no header can carry`)
+  }
   return {
     tokens: {
       accessToken: result.access_token,
@@ -107,7 +111,8 @@ function accountOf(idToken: unknown): string | undefined {
   if (typeof idToken !== 'string') return undefined
   try {
     const { email, preferred_username: userName, name, sub } = decodeJwt<Record<string, unknown>>(idToken)
-    return [email, userName, name, sub].find(claim => typeof claim === 'string' && claim !== '') as string | undefined
+    const account = [email, userName, name, sub].find(claim => typeof claim === 'string' && claim !== '')
+    return account === undefined ? undefined : String(account).slice(0, MAX_ACCOUNT_LENGTH)
   } catch {
     return undefined
   }

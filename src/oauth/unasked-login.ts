@@ -15,32 +15,49 @@ export interface UnaskedLoginOptions {
   readonly env: Env
 }
 
+export interface UnaskedLogins {
+  /** Starts a login, or joins the one under way. Resolves with its URL; undefined when there was one a short while ago. */
+  start(config: HttpServerConfig, challenge: BearerChallenge): Promise<string | undefined>
+  /** Ends what is under way. */
+  close(): void
+}
+
 /**
  * Logins that a running gateway starts by itself when a server wants one: with `GATEWAY_OPEN_BROWSER=true`, or when a person has
- * started it in a terminal with a browser at hand. One at a time for each server. Resolves with the URL that was opened, while the
- * login goes on; undefined where this process must not.
+ * started it in a terminal with a browser at hand. Undefined where this process must not.
  */
-export function createUnaskedLogins({ store, logger, env }: UnaskedLoginOptions) {
+export function createUnaskedLogins({ store, logger, env }: UnaskedLoginOptions): UnaskedLogins | undefined {
   if (!mayOpen(env)) return undefined
-  const urls = new Map<string, { url: Promise<string | undefined>; until: number }>()
-  return (config: HttpServerConfig, challenge: BearerChallenge): Promise<string | undefined> => {
-    const { name } = config
-    const running = urls.get(name)
-    if (running && Date.now() < running.until) return running.url
-    const url = new Promise<string | undefined>(resolve => {
-      const ended = startLogin(config, { challenge, onUrl: resolve }).then(
-        () => urls.delete(name),
-        error => logger.warn({ server: name, reason: messageOf(error) }, 'the login was not finished'),
-      )
-      void ended.finally(() => resolve(undefined))
-    })
-    urls.set(name, { url, until: Date.now() + PAUSE_MS })
-    return url
+  const closing = new AbortController()
+  const started = new Map<string, { readonly url: Promise<string | undefined>; readonly at: number; isOver: boolean }>()
+
+  return {
+    async start(config, challenge) {
+      const last = started.get(config.name)
+      if (last && !last.isOver) return last.url
+      // Also after one that went well: a server that takes no token must not open one tab after the other.
+      if (last && Date.now() < last.at + PAUSE_MS) return undefined
+      let onUrl = (_url: string | undefined): void => {}
+      const url = new Promise<string | undefined>(resolve => {
+        onUrl = resolve
+      })
+      const entry = { url, at: Date.now(), isOver: false }
+      started.set(config.name, entry)
+      void logIn(config, challenge, onUrl)
+        .catch(error => logger.warn({ server: config.name, reason: messageOf(error) }, 'the login was not finished'))
+        .finally(() => {
+          entry.isOver = true
+          onUrl(undefined)
+        })
+      return url
+    },
+    close: () => closing.abort(new Error('the gateway is shutting down')),
   }
 
-  async function startLogin(
+  async function logIn(
     config: HttpServerConfig,
-    { challenge, onUrl }: { challenge: BearerChallenge; onUrl: (url: string) => void },
+    challenge: BearerChallenge,
+    onUrl: (url: string) => void,
   ): Promise<void> {
     const [{ login }, { openBrowser }] = await Promise.all([import('./login.js'), import('./browser.js')])
     const userAgent = {
@@ -49,7 +66,7 @@ export function createUnaskedLogins({ store, logger, env }: UnaskedLoginOptions)
       open: async (url: string) => (await openBrowser(url)) || true,
       refused() {},
     }
-    await login(config, { store, challenge, userAgent })
+    await login(config, { store, challenge, userAgent, signal: closing.signal })
     logger.info({ server: config.name }, 'logged in')
   }
 }

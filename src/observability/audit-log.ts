@@ -3,7 +3,6 @@ import { chmod, mkdir } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { promisify } from 'node:util'
 import { LineWriter } from './line-writer.js'
-import type { Redactor } from './redactor.js'
 
 const openDescriptor = promisify(open)
 
@@ -32,7 +31,7 @@ export interface AuditLog {
 
 export interface AuditLogOptions {
   readonly file: string
-  readonly redactor: Redactor
+  readonly redact: (text: string) => string
   /** Called once per outage. */
   readonly onError: (error: Error) => void
 }
@@ -41,11 +40,11 @@ const FLUSH_MS = 2_000
 const OWNER_ONLY = 0o600
 
 /** Appends JSON lines to a file that only its owner may read. A call never waits for the disk, and never fails for it. */
-export function openAuditLog({ file, redactor, onError }: AuditLogOptions): AuditLog {
+export function openAuditLog({ file, redact, onError }: AuditLogOptions): AuditLog {
   const writer = new LineWriter(() => openFile(file), onError)
   writer.write('') // so that a file that cannot be written is known at the start
   return {
-    write: event => writer.write(`${redactor.redact(JSON.stringify(event))}\n`),
+    write: event => writer.write(`${redact(JSON.stringify(event))}\n`),
     close: () => writer.settle(FLUSH_MS),
   }
 }

@@ -2,7 +2,7 @@ import { toExitStatus } from '../errors/faces.js'
 import { type Gateway, startGateway } from '../start.js'
 import type { ConfigFlags } from './config-flags.js'
 import { callGatewayTool, type Outcome } from './gateway-tool.js'
-import { oneLine, printJson, printTable } from './output.js'
+import { oneLine, printJson, printTable, visible } from './output.js'
 import { usingGateway } from './shutdown.js'
 
 export interface ToolsFlags extends ConfigFlags {
@@ -24,7 +24,7 @@ export async function tools(server: string | undefined, { agent, json, ...flags 
         outcome: await callGatewayTool(gateway, 'get_server_tools', { server: name }, agent),
       })),
     )
-    for (const { outcome } of outcomes) if (outcome.error) process.stderr.write(`${outcome.error.message}\n`)
+    for (const { outcome } of outcomes) if (outcome.error) process.stderr.write(`${visible(outcome.error.message)}\n`)
     const listed = outcomes.flatMap(({ name, outcome }) =>
       definitionsIn(outcome).map(definition => ({ server: name, definition })),
     )

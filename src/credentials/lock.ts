@@ -138,7 +138,8 @@ async function removeIfStale(path: string): Promise<boolean> {
 
 async function isStale(path: string): Promise<boolean> {
   const found = await stat(path).catch(() => undefined)
-  return found !== undefined && Date.now() - found.mtimeMs > STALE_MS
+  // Either way: after the clock was set back, a lock left behind comes from the future.
+  return found !== undefined && Math.abs(Date.now() - found.mtimeMs) > STALE_MS
 }
 
 type StopWatch = ReturnType<typeof watchForStops>

@@ -6,6 +6,8 @@ import { callbackPage, PAGE_HEADERS } from './callback-page.js'
 
 const DEFAULT_PORT = 8976
 const DEFAULT_PATH = '/callback'
+const LAST_PAGE_MS = 1_000
+const MAX_CONNECTIONS = 64
 
 /** The authorization response, as the browser brought it. The browser waits until `finish` says how the login ended. */
 export interface CallbackAnswer {
@@ -53,7 +55,8 @@ export async function openCallbackListener(
     close() {
       for (const server of servers) {
         server.close()
-        server.closeIdleConnections()
+        // The page is on its way; whoever still holds a connection after that has no business here.
+        setTimeout(() => server.closeAllConnections(), LAST_PAGE_MS).unref()
       }
     },
   }
@@ -133,6 +136,7 @@ function listen(
 ): Promise<Server> {
   return new Promise((resolve, reject) => {
     const server = createServer(serve)
+    server.maxConnections = MAX_CONNECTIONS
     server.once('error', reject)
     server.listen({ host, port, exclusive: true }, () => resolve(server))
   })

@@ -42,7 +42,8 @@ export async function discover(
   const settings = oauthOf(config)
   const document = await findResourceMetadata(config, challenge.resourceMetadata, fetch)
   const listed = document?.authorization_servers ?? []
-  const resource = settings.resource === false ? undefined : (settings.resource ?? document?.resource ?? config.url)
+  const resource =
+    settings.resource === false ? undefined : (settings.resource ?? document?.resource ?? withoutQuery(config.url))
   const scopesSupported = document?.scopes_supported
   const found = (server: AuthorizationServer): Discovered => ({ server, resource, scopesSupported })
 
@@ -96,6 +97,12 @@ async function findConfigured(
   const server = await findServerMetadata({ issuer, urls: [...new Set(urls)] }, fetch)
   if (!server) throw nothingFound(issuer, urls)
   return server
+}
+
+/** The query is no part of what the server is, and may hold a key. */
+function withoutQuery(url: string): string {
+  const { search } = new URL(url)
+  return search === '' ? url : url.replace(search, '')
 }
 
 const nothingFound = (issuer: string, urls: readonly string[]): GatewayError =>

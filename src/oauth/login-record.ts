@@ -43,13 +43,19 @@ export async function readLogin(store: CredentialStore, config: HttpServerConfig
 
 export function parseLogin(stored: Credential | undefined, config: HttpServerConfig): LoginRecord | undefined {
   const login = parseRecord(stored)
-  return login && stored?.resource === config.url && isOfClient(login, config) ? login : undefined
+  return login && stored?.resource === boundTo(config) && isOfClient(login, config) ? login : undefined
 }
 
 /** What an entry holds, if it is a login at all. */
 export function parseRecord(stored: Credential | undefined): LoginRecord | undefined {
   const { data } = LoginRecord.safeParse(stored?.value)
   return data && stored?.issuer === data.server.issuer ? data : undefined
+}
+
+/** Where its tokens may go: the URL without its query, in which some servers take a key. */
+function boundTo({ url }: HttpServerConfig): string {
+  const { origin, pathname } = new URL(url)
+  return `${origin}${pathname}`
 }
 
 /** The secret in the servers file is for the client and the issuer in the servers file, not for what a login remembers. */
@@ -61,9 +67,9 @@ function isOfClient({ client, server }: LoginRecord, { oauth }: HttpServerConfig
 /** The authorization server, as far as it is kept. To zod an optional member may also be there and undefined. */
 export const toServer = ({ server }: LoginRecord): AuthorizationServer => ({ ...server }) as AuthorizationServer
 
-export const toCredential = (record: LoginRecord, { url }: HttpServerConfig): Credential => ({
+export const toCredential = (record: LoginRecord, config: HttpServerConfig): Credential => ({
   issuer: record.server.issuer,
-  resource: url,
+  resource: boundTo(config),
   value: record,
 })
 

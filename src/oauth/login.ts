@@ -39,6 +39,8 @@ export interface LoginOptions {
   readonly timeLimitMs?: number | undefined
   /** Gives up. */
   readonly signal?: AbortSignal | undefined
+  /** No person has asked for this login. */
+  readonly isUnasked?: boolean | undefined
   /** The challenge that made the login necessary; default: the server is asked for one. */
   readonly challenge?: BearerChallenge | undefined
 }
@@ -176,6 +178,13 @@ async function withClient(
   const { server } = discovered
   const configured = configuredClient(config, server)
   const kept = configured ? undefined : await readRegistration(options.store, server.issuer, redirectUri)
+  if (kept && !earlier && options.isUnasked) {
+    // A consent given for one server must not silently become one for another that names the same authorization server.
+    throw new GatewayError(
+      'AUTH_REQUIRED',
+      `${server.issuer} is known from another server: a person has to ask for this login`,
+    )
+  }
   if (configured || kept) {
     // A client whose token has just been taken is known.
     const mayBeForgotten = !configured && (earlier?.stepUps.length ?? 0) === 0

@@ -3,6 +3,7 @@ import type { CredentialStore } from '../credentials/store.js'
 import { messageOf } from '../errors/gateway-error.js'
 import { guardedFetchFor, oauthOf } from './discovery.js'
 import { type LoginRecord, loginEntry, readLogin, toServer } from './login-record.js'
+import { vouchedServer } from './server-metadata.js'
 import { revoke } from './token-endpoint.js'
 
 export interface LogoutResult {
@@ -35,17 +36,14 @@ export async function logout(
 async function revokeTokens(config: HttpServerConfig, login: LoginRecord): Promise<string | undefined> {
   const { issuer, revocation_endpoint } = login.server
   if (revocation_endpoint === undefined) return `${issuer} has no revocation endpoint`
-  const endpoint = {
-    server: toServer(login),
-    client: login.client,
-    settings: oauthOf(config),
-    resource: login.resource,
-    fetch: guardedFetchFor(config),
-  }
+  const fetch = guardedFetchFor(config)
   try {
+    const server = await vouchedServer(toServer(login), login.client, fetch)
+    const endpoint = { server, client: login.client, settings: oauthOf(config), resource: login.resource, fetch }
     const tokens = [login.tokens?.refreshToken, login.tokens?.accessToken].filter(token => token !== undefined)
-    for (const token of tokens) if (!(await revoke(endpoint, token))) return `${issuer} refused to revoke a token`
-    return undefined
+    let isRevoked = true
+    for (const token of tokens) isRevoked = (await revoke(endpoint, token)) && isRevoked
+    return isRevoked ? undefined : `${issuer} refused to revoke a token`
   } catch (error) {
     return messageOf(error)
   }

@@ -4,6 +4,7 @@ import { GatewayError, messageOf } from '../errors/gateway-error.js'
 import { refusalText } from './authorization.js'
 import { guardedFetchFor, oauthOf } from './discovery.js'
 import { type LoginRecord, loginEntry, parseLogin, toCredential, toServer } from './login-record.js'
+import { vouchedServer } from './server-metadata.js'
 import { exchangeClientCredentials, exchangeRefreshToken, type TokenEndpoint } from './token-endpoint.js'
 import { TokenRefusal } from './token-response.js'
 import type { Tokens } from './tokens.js'
@@ -45,14 +46,15 @@ async function requestTokens(
   login: LoginRecord,
   { old, wasRefused }: { readonly old: Tokens; readonly wasRefused: boolean },
 ): Promise<Tokens | undefined> {
-  const endpoint: TokenEndpoint = {
-    server: toServer(login),
-    client: login.client,
-    settings: oauthOf(config),
-    resource: login.resource,
-    fetch: guardedFetchFor(config),
-  }
+  const fetch = guardedFetchFor(config)
   try {
+    const endpoint: TokenEndpoint = {
+      server: await vouchedServer(toServer(login), login.client, fetch),
+      client: login.client,
+      settings: oauthOf(config),
+      resource: login.resource,
+      fetch,
+    }
     const { tokens } =
       login.grant === 'client_credentials'
         ? await exchangeClientCredentials(endpoint, login.requestedScopes)

@@ -63,7 +63,8 @@ function checkResource(
   const { oauth } = config
   const configured = oauth === false ? undefined : oauth.resource
   const expected = typeof configured === 'string' ? [new URL(configured).href] : described
-  const named = URL.canParse(resource) ? new URL(resource) : undefined
+  // It goes out as it is written, so it has to be written plainly.
+  const named = /^[\x21-\x7e]+$/.test(resource) && URL.canParse(resource) ? new URL(resource) : undefined
   if (named && expected.includes(named.href)) return
   // Never advised for another origin: a token for that one is just what a hostile server would like to be sent.
   const advice =

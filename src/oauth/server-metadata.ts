@@ -3,6 +3,7 @@ import { z } from 'zod'
 import { GatewayError } from '../errors/gateway-error.js'
 import { parseJson } from '../json.js'
 import { checkAuthorizationEndpoint } from './authorization-endpoint.js'
+import type { OAuthClient } from './client.js'
 import type { GuardedFetch } from './guarded-fetch.js'
 import { quoted } from './quoted.js'
 
@@ -62,6 +63,24 @@ export async function findServerMetadata(
     return metadata as AuthorizationServer
   }
   return undefined
+}
+
+/**
+ * The server of a stored login, as far as a secret of the servers file may be sent to it: endpoints on the issuer's own origin are
+ * as good as the issuer; others are asked for again, because a stored login may have come from anybody's export.
+ */
+export async function vouchedServer(
+  server: AuthorizationServer,
+  client: OAuthClient,
+  fetch: GuardedFetch,
+): Promise<AuthorizationServer> {
+  const { origin } = new URL(server.issuer)
+  const endpoints = [server.token_endpoint, server.revocation_endpoint].filter(endpoint => endpoint !== undefined)
+  const isOwn = (endpoint: string) => URL.canParse(endpoint) && new URL(endpoint).origin === origin
+  if (client.source !== 'configured' || endpoints.every(isOwn)) return server
+  const current = await findServerMetadata({ issuer: server.issuer }, fetch)
+  if (current) return current
+  throw new GatewayError('LOGIN_FAILED', `the endpoints of ${server.issuer} cannot be confirmed: log in again`)
 }
 
 function check(metadata: z.infer<typeof Metadata>, url: string, { issuer, aliases = [] }: Wanted): void {

@@ -66,7 +66,7 @@ export function createUnaskedLogins({ store, logger, env }: UnaskedLoginOptions)
       open: async (url: string) => (await openBrowser(url)) || true,
       refused() {},
     }
-    await login(config, { store, challenge, userAgent, signal: closing.signal })
+    await login(config, { store, challenge, userAgent, signal: closing.signal, isUnasked: true })
     logger.info({ server: config.name }, 'logged in')
   }
 }

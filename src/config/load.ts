@@ -56,11 +56,6 @@ function crossCheck(files: ConfigFiles, servers: readonly ServerConfig[], rules:
           warn(['agents', agent, effect, 'tools', pattern], 'an empty list allows no tool at all')
       }
     }
-    if (entry.expose === 'direct')
-      warn(
-        ['agents', agent, 'expose'],
-        'direct mode is not available in this version yet, the agent sees the small tools',
-      )
     if (entry.max_result_tokens !== undefined)
       warn(['agents', agent, 'max_result_tokens'], 'is not in effect in this version yet')
   }

@@ -47,36 +47,41 @@ export const executeTool: GatewayTool = {
   ),
 
   async run(call, raw) {
-    const { backends } = call.snapshot
-    const wanted = readCall(raw, backends)
-    const { server } = wanted
-    call.server = server
-    call.tool = wanted.names.at(-1)
-    const agent = call.actAs(wanted.agentId)
-    const permitted = wanted.names.filter(name => call.decide(agent, server, name))
-    const backend = backends.get(server)
-    if (permitted.length === 0 || !backend) throw notAvailable(agent, server, call.tool)
-
-    const clock = backend.startClock({ timeoutMs: wanted.timeoutMs, signal: call.caller.signal })
-    try {
-      const list = backend.freshTools(call.owner) ?? (await backend.tools(call.owner, clock))
-      const tool = choose(permitted, list)
-      if (!tool) throw notFound(call, agent, list)
-      const { name } = tool.definition
-      call.tool = name
-      if (wanted.names.length > 1) call.decide(agent, server, name)
-      const args = repairArguments(wanted.args, tool)
-      check(args, tool)
-      const { onProgress, meta } = call.caller
-      const outgoing = { name, arguments: args, meta, onProgress }
-      return toCallToolResult(await backend.callTool(outgoing, tool, call.owner, clock))
-    } finally {
-      clock.stop()
-    }
+    const wanted = readCall(raw, call.snapshot.backends)
+    return callBackendTool(call, wanted)
   },
 }
 
-interface WantedCall {
+/** Decides, checks and calls; what every way to a backend's tool comes down to. */
+export async function callBackendTool(call: GatewayCall, wanted: WantedCall): Promise<CallToolResult> {
+  const { backends } = call.snapshot
+  const { server } = wanted
+  call.server = server
+  call.tool = wanted.names.at(-1)
+  const agent = call.actAs(wanted.agentId)
+  const permitted = wanted.names.filter(name => call.decide(agent, server, name))
+  const backend = backends.get(server)
+  if (permitted.length === 0 || !backend) throw notAvailable(agent, server, call.tool)
+
+  const clock = backend.startClock({ timeoutMs: wanted.timeoutMs, signal: call.caller.signal })
+  try {
+    const list = backend.freshTools(call.owner) ?? (await backend.tools(call.owner, clock))
+    const tool = choose(permitted, list)
+    if (!tool) throw notFound(call, agent, list)
+    const { name } = tool.definition
+    call.tool = name
+    if (wanted.names.length > 1) call.decide(agent, server, name)
+    const args = repairArguments(wanted.args, tool)
+    check(args, tool)
+    const { onProgress, meta } = call.caller
+    const outgoing = { name, arguments: args, meta, onProgress }
+    return toCallToolResult(await backend.callTool(outgoing, tool, call.owner, clock))
+  } finally {
+    clock.stop()
+  }
+}
+
+export interface WantedCall {
   readonly server: string
   /** What the tool may be called, the literal name first. */
   readonly names: readonly string[]

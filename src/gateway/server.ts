@@ -13,7 +13,8 @@ import type { Principal } from '../identity/principal.js'
 import type { AuditLog } from '../observability/audit-log.js'
 import type { Logger } from '../observability/logger.js'
 import { version } from '../version.js'
-import { executeTool } from './execute-tool.js'
+import { findDirectTool, isExposedDirectly, listDirectTools } from './direct-mode.js'
+import { callBackendTool, executeTool } from './execute-tool.js'
 import { getGatewayStatus } from './get-gateway-status.js'
 import { getServerTools } from './get-server-tools.js'
 import { listServers } from './list-servers.js'
@@ -24,6 +25,9 @@ export const serverInfo = { name: 'agent-mcp-gateway', title: 'Agent MCP Gateway
 
 const INSTRUCTIONS =
   'This gateway stands in front of several MCP servers. Call list_servers to see them, get_server_tools for the tools of one, then execute_tool to call a tool.'
+
+const DIRECT_INSTRUCTIONS =
+  'This gateway stands in front of several MCP servers. Its tools are theirs, named SERVER__TOOL.'
 
 export interface GatewayOptions {
   readonly runtime: Runtime
@@ -39,6 +43,12 @@ export interface GatewayTools {
   has(name: string): boolean
   /** Never rejects: every failure is a tool result that a model can read. Leaves one audit line. */
   call(name: string, args: unknown, caller: Caller): Promise<CallToolResult>
+  /** True when the rules show this caller the backends' own tools. */
+  isDirect(caller: Pick<Caller, 'principal'>): boolean
+  /** Every tool the caller may call, under its direct name. */
+  listDirect(caller: Caller): Promise<Tool[]>
+  /** Calls a tool by its direct name, as `call` does; undefined when the caller can have no such tool. */
+  callDirect(name: string, args: unknown, caller: Caller): Promise<CallToolResult | undefined>
 }
 
 export function createGatewayTools({ runtime, audit, logger, debug }: GatewayOptions): GatewayTools {
@@ -76,6 +86,11 @@ export function createGatewayTools({ runtime, audit, logger, debug }: GatewayOpt
     return call.caller.era === 'legacy' ? toLegacyResult(outcome.result) : outcome.result
   }
 
+  const refuseWhenDraining = (): void => {
+    if (!runtime.isDraining) return
+    throw new GatewayError('SHUTTING_DOWN', 'the gateway is shutting down: try again in a moment')
+  }
+
   return {
     definitions: [...tools.values()].map(({ definition }) => definition),
     has: name => tools.has(name),
@@ -83,16 +98,44 @@ export function createGatewayTools({ runtime, audit, logger, debug }: GatewayOpt
       const call = new GatewayCall(caller, runtime.current)
       return runtime.track(() =>
         answer(name.slice(0, 128), call, async () => {
-          if (runtime.isDraining)
-            throw new GatewayError('SHUTTING_DOWN', 'the gateway is shutting down: try again in a moment')
+          refuseWhenDraining()
           const tool = tools.get(name)
           if (!tool) throw new GatewayError('TOOL_NOT_FOUND', `the gateway has no tool "${name.slice(0, 128)}"`)
           return tool.run(call, args)
         }),
       )
     },
+
+    isDirect: caller => isExposedDirectly(runtime.current, caller),
+
+    async listDirect(caller) {
+      const call = new GatewayCall(caller, runtime.current)
+      return listDirectTools(call, call.actAs(undefined))
+    },
+
+    async callDirect(name, args, caller) {
+      const call = new GatewayCall(caller, runtime.current)
+      let isUnknown = false
+      const result = await runtime.track(() =>
+        answer('tools/call', call, async () => {
+          refuseWhenDraining()
+          const found = await findDirectTool(call, call.actAs(undefined), name)
+          isUnknown = found === undefined
+          if (!found) throw new GatewayError('TOOL_NOT_FOUND', `no tool "${name.slice(0, 128)}"`)
+          const wanted = { server: found.server, names: [found.tool], args, timeoutMs: undefined, agentId: undefined }
+          return callBackendTool(call, wanted).catch(error => {
+            // Denied and absent look the same, here as in the list.
+            isUnknown = error instanceof GatewayError && HIDDEN.has(error.code)
+            throw error
+          })
+        }),
+      )
+      return isUnknown ? undefined : result
+    },
   }
 }
+
+const HIDDEN: ReadonlySet<string> = new Set(['DENIED_BY_POLICY', 'TOOL_NOT_FOUND'])
 
 /** Builds the SDK's server for one exchange (HTTP) or one connection (stdio). */
 export function createServerFactory(
@@ -101,13 +144,19 @@ export function createServerFactory(
 ): McpServerFactory {
   return context => {
     const principal = principalOf(context)
-    const server = new RelayServer(serverInfo, { capabilities: { tools: {} }, instructions: INSTRUCTIONS })
-    server.setRequestHandler('tools/list', () => ({ tools: [...tools.definitions] }))
+    const { era } = context
+    const isDirect = asksForDirect(context) || tools.isDirect({ principal })
+    const instructions = isDirect ? DIRECT_INSTRUCTIONS : INSTRUCTIONS
+    const server = new RelayServer(serverInfo, { capabilities: { tools: {} }, instructions })
+    server.setRequestHandler('tools/list', async (_request, { mcpReq }) => ({
+      tools: isDirect ? await tools.listDirect({ principal, era, signal: mcpReq.signal }) : [...tools.definitions],
+    }))
     server.setRequestHandler('tools/call', async ({ params }, { mcpReq }) => {
       const { name, arguments: args, _meta: meta } = params
-      if (!tools.has(name)) {
-        await tools.call(name, args, { principal, era: context.era }) // for its audit line
-        throw new ProtocolError(ProtocolErrorCode.InvalidParams, `Unknown tool: ${name.slice(0, 128)}`)
+      const unknown = () => new ProtocolError(ProtocolErrorCode.InvalidParams, `Unknown tool: ${name.slice(0, 128)}`)
+      if (!tools.has(name) && !isDirect) {
+        await tools.call(name, args, { principal, era }) // for its audit line
+        throw unknown()
       }
       const progressToken = meta?.progressToken
       let lastNotice: Promise<void> | undefined
@@ -117,20 +166,26 @@ export function createServerFactory(
           .notify({ method: 'notifications/progress', params: { ...progress, progressToken } })
           .catch(() => {})
       }
-      const result = await tools.call(name, args, {
+      const caller: Caller = {
         principal,
-        era: context.era,
+        era,
         // Over HTTP a client of 2025 that hangs up has not cancelled, and stateless it cannot.
-        signal: context.era === 'legacy' && context.requestInfo ? undefined : mcpReq.signal,
+        signal: era === 'legacy' && context.requestInfo ? undefined : mcpReq.signal,
         meta,
         ...(progressToken !== undefined && { onProgress }),
-      })
+      }
+      const result = await (tools.has(name) ? tools.call(name, args, caller) : tools.callDirect(name, args, caller))
       await lastNotice // the result ends the stream that progress travels on
+      if (!result) throw unknown()
       return result
     })
     return server
   }
 }
+
+/** `/mcp?expose=direct`, for clients whose rules nobody wants to touch. */
+const asksForDirect = ({ requestInfo }: McpRequestContext): boolean =>
+  requestInfo !== undefined && new URL(requestInfo.url).searchParams.get('expose') === 'direct'
 
 /** Relays results of `tools/call` as they are: the SDK would run its schemas over them and drop what it does not know. */
 class RelayServer extends Server {

@@ -40,6 +40,11 @@ export class GatewayCall {
     return this.agent
   }
 
+  /** Decides without a trace, for lists. */
+  permits(agent: string, server: string, tool?: string): boolean {
+    return decide(this.snapshot.rules, { agent, server, tool }).decision === 'allow'
+  }
+
   /** Decides and remembers the decision for the audit line. A server that is not configured is denied as if by a rule. */
   decide(agent: string, server: string, tool?: string): boolean {
     const decision = decide(this.snapshot.rules, { agent, server, tool })

@@ -22,6 +22,8 @@ export interface CompiledAccess {
 
 export interface CompiledAgent {
   readonly name: string
+  /** What the agent sees; undefined: what its ancestors say. */
+  readonly expose: AgentRules['expose']
   readonly allow: CompiledAccess
   readonly deny: CompiledAccess
 }
@@ -61,9 +63,14 @@ export function entriesFor(rules: AccessRules, agent: string): readonly Compiled
   return entries
 }
 
+/** What an agent sees: its own word, else that of its nearest ancestor. */
+export const exposureOf = (rules: AccessRules, agent: string): 'discover' | 'direct' =>
+  entriesFor(rules, agent).find(({ expose }) => expose !== undefined)?.expose ?? 'discover'
+
 function compileAgent(name: string, entry: AgentRules): CompiledAgent {
   return {
     name,
+    expose: entry.expose,
     allow: compileAccess(entry.allow, ['agents', name, 'allow']),
     deny: compileAccess(entry.deny, ['agents', name, 'deny']),
   }

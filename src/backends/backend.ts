@@ -83,6 +83,16 @@ export class Backend {
     return undefined
   }
 
+  /** The last tool list that was read on this owner's connection; reading it starts nothing. */
+  toolsKnownTo(owner: CallOwner): ToolList | undefined {
+    return this.#sessions.get(this.#keyOf(owner))?.knownTools
+  }
+
+  /** Whether the tool list can be read without starting or connecting anything. */
+  isConnectedFor(owner: CallOwner): boolean {
+    return this.#sessions.get(this.#keyOf(owner))?.connection !== undefined
+  }
+
   /** The tool list, connecting first where that is needed. Rejects with a GatewayError that names the server. */
   async tools(owner: CallOwner, clock?: CallClock): Promise<ToolList> {
     const list = this.#session(owner).tools()
@@ -183,7 +193,12 @@ export class Backend {
     return { kind: hasOwnAuthorization(this.config) ? 'header' : 'none' }
   }
 
-  #session({ agent, principal }: CallOwner): Session {
+  #keyOf({ agent, principal }: CallOwner): string {
+    const { session } = this.config
+    return session === 'shared' ? '' : session === 'per-agent' ? agent : principal
+  }
+
+  #session(owner: CallOwner): Session {
     const { config, name } = this
     if (config.disabled)
       throw new GatewayError('SERVER_UNAVAILABLE', `the server "${name}" is disabled in the servers file`, {
@@ -197,7 +212,7 @@ export class Backend {
         { details: { server: name, state: 'misconfigured' } },
       )
     }
-    const key = config.session === 'shared' ? '' : config.session === 'per-agent' ? agent : principal
+    const key = this.#keyOf(owner)
     const existing = this.#sessions.get(key)
     if (existing) return existing
     const session = new Session({

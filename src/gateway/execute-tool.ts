@@ -41,7 +41,7 @@ const Accepted = Listed.extend({
 export const executeTool: GatewayTool = {
   definition: describeTool(
     'execute_tool',
-    'Calls a tool of a server and gives back its result unchanged. Look up its inputSchema with get_server_tools first.',
+    'Calls a tool of a server and gives back its result unchanged. Look up its inputSchema with search_tools or get_server_tools first.',
     Listed,
     { openWorldHint: true },
   ),

@@ -19,12 +19,13 @@ import { getGatewayStatus } from './get-gateway-status.js'
 import { getServerTools } from './get-server-tools.js'
 import { listServers } from './list-servers.js'
 import type { Runtime } from './runtime.js'
+import { searchTools } from './search-tools.js'
 import { type Caller, GatewayCall, type GatewayTool } from './tool.js'
 
 export const serverInfo = { name: 'agent-mcp-gateway', title: 'Agent MCP Gateway', version }
 
 const INSTRUCTIONS =
-  'This gateway stands in front of several MCP servers. Call list_servers to see them, get_server_tools for the tools of one, then execute_tool to call a tool.'
+  'This gateway stands in front of several MCP servers. Call search_tools with what you want to do, or list_servers to see the servers and get_server_tools for the tools of one; then execute_tool to call a tool.'
 
 const DIRECT_INSTRUCTIONS =
   'This gateway stands in front of several MCP servers. Its tools are theirs, named SERVER__TOOL.'
@@ -53,7 +54,7 @@ export interface GatewayTools {
 
 export function createGatewayTools({ runtime, audit, logger, debug }: GatewayOptions): GatewayTools {
   const tools = new Map<string, GatewayTool>(
-    [listServers, getServerTools, executeTool, ...(debug ? [getGatewayStatus] : [])].map(tool => [
+    [listServers, searchTools, getServerTools, executeTool, ...(debug ? [getGatewayStatus] : [])].map(tool => [
       tool.definition.name,
       tool,
     ]),

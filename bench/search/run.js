@@ -2,6 +2,8 @@
 import { readFileSync } from 'node:fs'
 import { rankTools } from '../../dist/gateway/rank-tools.js'
 import { indexOf } from '../../dist/gateway/tool-index.js'
+import { compileRules } from '../../dist/rules/compile.js'
+import { decide } from '../../dist/rules/decide.js'
 
 const ROUNDS = 20
 const FIRST = 5
@@ -10,6 +12,7 @@ const read = name => JSON.parse(readFileSync(new URL(name, import.meta.url), 'ut
 const print = line => process.stdout.write(`${line}\n`)
 const definitions = read('corpus.json')
 const needs = read('queries.json')
+const heldOut = read('held-out.json')
 
 async function indexAll(tools) {
   const servers = new Map()
@@ -19,20 +22,32 @@ async function indexAll(tools) {
   return { indexes, buildMs: performance.now() - started }
 }
 
-const search = (indexes, query) =>
-  rankTools(indexes, query, () => true).map(({ server, tool }) => `${server}/${tool.definition.name}`)
+// Each tool is decided on, as in a call; these rules let everything through, so that all of it is searched.
+const rules = compileRules(
+  {
+    agents: {
+      all: { allow: { servers: ['*'], tools: { 'g*': ['get_*', '*'] } }, deny: { tools: { '*': ['no_such_*'] } } },
+    },
+    defaults: {},
+  },
+  [],
+)
+const isPermitted = (server, tool) => decide(rules, { agent: 'all', server, tool }).decision === 'allow'
 
-function measureRecall(indexes) {
+const search = (indexes, query) =>
+  rankTools(indexes, query, isPermitted).map(({ server, tool }) => `${server}/${tool.definition.name}`)
+
+function printRecall(indexes, label, questions) {
   let first = 0
   let among = 0
-  for (const { query, tools } of needs) {
+  for (const { query, tools } of questions) {
     const found = search(indexes, query)
     const place = found.findIndex(tool => tools.includes(tool))
     if (place === 0) first++
     if (place >= 0 && place < FIRST) among++
     else if (process.argv.includes('--misses')) print(`missed: ${query}\n  ${found.slice(0, FIRST).join('\n  ')}`)
   }
-  return { first: first / needs.length, among: among / needs.length }
+  print(`${label}: recall@${FIRST} ${percent(among / questions.length)}, first ${percent(first / questions.length)}`)
 }
 
 function measureTime(indexes) {
@@ -53,14 +68,11 @@ const percent = share => `${(share * 100).toFixed(0)} %`
 const ms = time => `${time.toFixed(2)} ms`
 
 const whole = await indexAll(definitions)
-const { first, among } = measureRecall(whole.indexes)
-print(`${needs.length} needs, ${definitions.length} tools: recall@${FIRST} ${percent(among)}, first ${percent(first)}`)
+printRecall(whole.indexes, `${needs.length} needs, ${definitions.length} tools`, needs)
+printRecall(whole.indexes, `${heldOut.length} needs that the ranking was not tuned on`, heldOut)
 // Every n-th tool, so that all servers are there.
-const thousand = await indexAll(
-  definitions.filter(
-    (_, at) => Math.floor((at * 1000) / definitions.length) !== Math.floor(((at - 1) * 1000) / definitions.length),
-  ),
-)
+const part = at => Math.floor((at * 1000) / definitions.length)
+const thousand = await indexAll(definitions.filter((_, at) => part(at) !== part(at - 1)))
 for (const [tools, { indexes, buildMs }] of [
   [definitions.length, whole],
   [1000, thousand],

@@ -3,9 +3,10 @@ import type { BackendTool } from '../backends/tool.js'
 import { actionsOf, isQuestion, synonymsOf, toCompounds, toProperNames, toTerms } from './search-terms.js'
 import { compare, type Entry, type ToolIndex } from './tool-index.js'
 
-// How soon saying it again says nothing new; how much rare words count more.
+// How soon saying it again says nothing new; how much rare words count more; a verb says less than what it is done to.
 const SATURATION = 1.2
 const RARITY = 0.5
+const VERB = 0.7
 // What a term counts that is not the one that was asked for.
 const SYNONYM = 0.7
 const LONGER_WORD = 0.3
@@ -47,7 +48,9 @@ export function rankTools(
 
 function rank(shelf: Shelf, matches: readonly Match[], action: readonly string[]): Hit[] {
   const found = [...shelf.entries.keys()].filter(id => matches.some(({ weights }) => (weights[id] ?? 0) > 0))
-  const rarities = matches.map(({ size }) => Math.log(1 + (found.length - size + 0.5) / (size + 0.5)) ** RARITY)
+  const rarities = matches.map(
+    ({ size, importance }) => importance * Math.log(1 + (found.length - size + 0.5) / (size + 0.5)) ** RARITY,
+  )
   const whole = rarities.reduce((sum, rarity) => sum + rarity, 0)
   const hits = found.flatMap(id => {
     const entry = shelf.entries[id]
@@ -87,6 +90,8 @@ function countBits(bits: number): number {
 interface Match {
   readonly weights: Float64Array
   readonly inName: Int32Array
+  readonly importance: number
+  /** How many tools it found. */
   size: number
 }
 
@@ -113,6 +118,7 @@ class Shelf {
     const match: Match = {
       weights: new Float64Array(this.entries.length),
       inName: new Int32Array(this.entries.length),
+      importance: actionsOf([term]).length > 0 ? VERB : 1,
       size: 0,
     }
     this.#add(match, term, 1)

@@ -21,6 +21,8 @@ const MAX_DESCRIPTION = 1_000
 const MAX_TITLE = 200
 const MAX_PARAMETERS = 100
 const MAX_PARAMETER_NAME = 64
+// Different terms of one server. Typos are looked for among all of them; real servers have a few thousand.
+const MAX_TERMS = 20_000
 // Tools indexed before others get their turn.
 const SLICE = 250
 
@@ -73,7 +75,7 @@ async function buildIndex(server: string, { tools }: ToolList): Promise<ToolInde
       const posting = { at, inName: inName < 0 ? 0 : 1 << (inName % 32), weight }
       const others = postings.get(term)
       if (others) others.push(posting)
-      else postings.set(term, [posting])
+      else if (postings.size < MAX_TERMS) postings.set(term, [posting])
     }
   }
   const vocabulary = [...postings.keys()].sort(compare)

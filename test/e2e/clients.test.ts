@@ -135,7 +135,7 @@ describe.each(clients)('%s', (_, open) => {
     const execute = (server: string, tool: string, args = {}) =>
       client?.callTool('execute_tool', { server, tool, args })
 
-    expect(await client.listTools()).toEqual(['list_servers', 'get_server_tools', 'execute_tool'])
+    expect(await client.listTools()).toEqual(['list_servers', 'search_tools', 'get_server_tools', 'execute_tool'])
     const { structuredContent } = await client.callTool('list_servers', {})
     expect((structuredContent.servers as { name: string }[]).map(({ name }) => name)).toEqual([
       'everything',

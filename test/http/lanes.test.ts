@@ -25,6 +25,7 @@ const execute = (tool: string, args: Record<string, unknown> = {}, rest = {}) =>
 const calls: readonly [string, Record<string, unknown>][] = [
   ['list_servers', { name: 'list_servers', arguments: {} }],
   ['list_servers without arguments', { name: 'list_servers' }],
+  ['search_tools', { name: 'search_tools', arguments: { query: 'list the tables' } }],
   ['get_server_tools', { name: 'get_server_tools', arguments: { server: 'shop', pattern: 'list_*' } }],
   ['a plain result', execute('query', { sql: 'a' })],
   ['caller _meta', { ...execute('query', { sql: 'a' }), _meta: { traceparent: '00-ab-cd-01', 'example.com/x': 1 } }],
@@ -90,6 +91,7 @@ describe.each(['legacy', 'modern'] as const)('%s: both lanes give the same answe
     const first = await list()
     expect(first.map(({ name }) => name)).toEqual([
       'list_servers',
+      'search_tools',
       'get_server_tools',
       'execute_tool',
       'get_gateway_status',

@@ -75,8 +75,15 @@ const ACTIONS = {
 
 type Action = keyof typeof ACTIONS
 
-/** The terms of a text as they are indexed: names split at `_-./` and camelCase, accents, endings and fillers dropped. */
-export const toTerms = (text: string): string[] => split(text).filter(says).map(stem)
+/**
+ * The terms of a text as they are indexed: names split at `_-./` and camelCase, accents, endings and fillers dropped. A text of
+ * nothing but fillers keeps them: a tool may be called `do_all`.
+ */
+export function toTerms(text: string): string[] {
+  const words = split(text)
+  const saying = words.filter(says)
+  return (saying.length > 0 ? saying : words).map(stem)
+}
 
 /** Two neighbouring words as one: "on call" may be called "oncall". */
 export function toCompounds(text: string): string[] {
@@ -84,7 +91,7 @@ export function toCompounds(text: string): string[] {
   return words.slice(1).map((word, at) => stem(`${words[at]}${word}`))
 }
 
-const split = (text: string): readonly string[] =>
+const split = (text: string): string[] =>
   text
     .replace(/(\p{Ll}|\p{N})(\p{Lu})/gu, '$1 $2')
     .replace(/(\p{Lu})(\p{Lu}\p{Ll})/gu, '$1 $2')

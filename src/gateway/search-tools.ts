@@ -17,6 +17,10 @@ import { indexOf } from './tool-index.js'
 
 // For a server whose tools are not known yet. One that takes longer goes on starting and is there for the next search.
 const PATIENCE_MS = 3_000
+// For one that has used that up before: no search is held up by it a second time.
+const SECOND_PATIENCE_MS = 100
+const late = new WeakSet<Backend>()
+
 const DEFAULT_LIMIT = 5
 
 const Arguments = z.strictObject({
@@ -98,10 +102,16 @@ async function knownOrAsked({ owner, caller }: GatewayCall, backend: Backend): P
   const { name } = backend
   const known = backend.toolsKnownTo(owner)
   if (known && !backend.isConnectedFor(owner)) return { name, list: known }
-  const clock = backend.startClock({ timeoutMs: PATIENCE_MS, signal: caller.signal })
+  const clock = backend.startClock({
+    timeoutMs: late.has(backend) ? SECOND_PATIENCE_MS : PATIENCE_MS,
+    signal: caller.signal,
+  })
   try {
-    return { name, list: backend.freshTools(owner) ?? (await backend.tools(owner, clock)) }
+    const list = backend.freshTools(owner) ?? (await backend.tools(owner, clock))
+    late.delete(backend)
+    return { name, list }
   } catch (error) {
+    if (clock.ended?.code === 'TIMEOUT') late.add(backend)
     if (known) return { name, list: known }
     const { code, message } = toGatewayError(error)
     return { name, unavailable: { server: name, state: backend.status().state, code, reason: message } }

@@ -35,6 +35,7 @@ const FILES = [
 const MAIL = [
   { name: 'sendEmail', title: 'Send a message', description: 'Sends an e-mail', inputSchema: object },
   { name: 'mail.read-all', inputSchema: { ...object, properties: { unreadOnly: {} } } },
+  { name: 'do_all', inputSchema: object },
 ]
 
 /** A server that offers these tools; each start and each reading of the list leaves a line in `log`. */
@@ -79,6 +80,7 @@ describe('search_tools', () => {
   test.each([
     ['camelCase names', 'send email', 'mail/sendEmail'],
     ['names with dots and dashes, without any description', 'read mail', 'mail/mail.read-all'],
+    ['names that say nothing', 'do all', 'mail/do_all'],
     ['titles', 'message', 'mail/sendEmail'],
     ['descriptions', 'what files are there in a directory', 'files/list_directory'],
     ['parameter names', 'unread', 'mail/mail.read-all'],
@@ -169,6 +171,9 @@ describe('servers', () => {
       { server: 'broken', state: 'cooling', code: 'SERVER_UNAVAILABLE', reason: expect.stringContaining('broken') },
       { server: 'slow', state: expect.any(String), code: 'TIMEOUT', reason: expect.stringContaining('slow') },
     ])
+    const again = performance.now()
+    expect((await find(gateway, { query: 'read a file' })).unavailable).toHaveLength(2)
+    expect(performance.now() - again).toBeLessThan(2_000)
   })
 
   test('that were asked for by name say why they cannot be searched', async () => {

@@ -32,11 +32,13 @@ interface Listed {
   readonly name: string
 }
 
+const listed = ({ result }: { result?: Record<string, unknown> }): Listed[] => (result?.tools ?? []) as Listed[]
+
 describe.each(['legacy', 'modern'] as const)('direct mode, a client of the %s era', era => {
   const send = async (agent: string, method: string, params: Record<string, unknown>, query = '') =>
     (await ask(`${url}${query}`, mcpRequest(era, tokens[agent] ?? '', method, params))).json()
   const list = async (agent: string, query = '') =>
-    ((await send(agent, 'tools/list', {}, query)).result?.tools as Listed[]).map(({ name }) => name)
+    listed(await send(agent, 'tools/list', {}, query)).map(({ name }) => name)
   const call = (agent: string, name: string, args: Record<string, unknown> = {}, query = '') =>
     send(agent, 'tools/call', { name, arguments: args }, query)
 

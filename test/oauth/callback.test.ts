@@ -130,7 +130,8 @@ describe('an answer that comes twice', () => {
   })
 
   test('a code that was used before is refused by the server: the person reads why', async () => {
-    const scene = await openScene()
+    // One port, and so one client: a code of another client would be refused for that.
+    const scene = await openScene({ oauth: { callbackPort: await quietPort() } })
     let used: string | null = null
     const remember = whoTriesFirst(async url => {
       used = url.searchParams.get('code')

@@ -1,4 +1,4 @@
-import { Command, CommanderError, InvalidArgumentError } from 'commander'
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { toExitStatus } from '../errors/faces.js'
 import { toGatewayError } from '../errors/gateway-error.js'
 import { version } from '../version.js'
@@ -94,7 +94,11 @@ function createProgram(done: (status: number) => void): Command {
     .argument('<server>')
     .option('--no-browser', 'print the address, open nothing')
     .option('--device', 'log in on another device with a code, where the server has that (RFC 8628)')
-    .option('--timeout <duration>', 'how long to wait for the person: 30s, 5m', toSeconds, 300)
+    .addOption(
+      new Option('--timeout <duration>', 'how long to wait for the person: 30s, 10m')
+        .argParser(toSeconds)
+        .default(300, '5m'),
+    )
     .action(async (server, flags) => done(await (await import('./login.js')).login(server, flags)))
   configured('logout', 'revoke the tokens of a server and delete them')
     .argument('<server>')

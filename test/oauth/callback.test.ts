@@ -116,7 +116,7 @@ describe('an answer that comes twice', () => {
   })
 
   test('when the listener is gone, nobody is there', async () => {
-    const scene = await openScene()
+    const scene = await openScene({ oauth: { callbackPort: await quietPort() } })
     let redirect = ''
     const person = somebody({
       async visit(url) {
@@ -222,7 +222,13 @@ describe('somebody who does not finish', () => {
 
 describe('where it listens', () => {
   test('a busy usual port: at another one', async () => {
-    await occupy(8976).catch(() => {}) // or somebody else has it already
+    // Others may have it for a moment, and would let go of it in the middle of this.
+    const isOurs = () =>
+      occupy(8976).then(
+        () => true,
+        () => false,
+      )
+    await expect.poll(isOurs).toBe(true)
     const scene = await openScene()
     const person = somebody()
     await scene.login(person)

@@ -222,17 +222,19 @@ describe('somebody who does not finish', () => {
 
 describe('where it listens', () => {
   test('a busy usual port: at another one', async () => {
-    // Others may have it for a moment, and would let go of it in the middle of this.
-    const isOurs = () =>
-      occupy(8976).then(
+    // Somebody else may have it already, and let go of it in the middle of this: then it is tried again.
+    for (let used = '8976'; used === '8976'; ) {
+      const isOurs = await occupy(8976).then(
         () => true,
         () => false,
       )
-    await expect.poll(isOurs).toBe(true)
-    const scene = await openScene()
-    const person = somebody()
-    await scene.login(person)
-    expect(person.shown).toMatchObject([{ redirectUri: expect.not.stringContaining(':8976/') }])
+      const scene = await openScene()
+      const person = somebody()
+      await scene.login(person)
+      const [prompt] = person.shown
+      used = prompt?.kind === 'browser' ? new URL(prompt.redirectUri).port : ''
+      if (isOurs) expect(used).not.toBe('8976')
+    }
   })
 
   test('a busy callbackPort: an error that names the key and the port, and nothing is registered', async () => {

@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { chmod, readFile, writeFile } from 'node:fs/promises'
+import { chmod, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { loadConfig } from '../src/config/load.js'
@@ -24,6 +24,7 @@ beforeAll(async () => {
     servers: { notion: { url: server.url } },
     rules: { agents: { default: { allow: { servers: ['*'] } } }, defaults: { deny_on_missing_agent: false } },
   })
+  await rm(files.rules) // the guide begins with servers only
   const browser = join(files.directory, 'browser')
   await writeFile(browser, `#!${process.execPath}\nfetch(process.argv[2])\n`)
   await chmod(browser, 0o755)

@@ -31,10 +31,14 @@ export async function exportCredentials(
   if (missing.length > 0) throw new GatewayError('LOGIN_FAILED', `not logged in to ${missing.join(', ')}`)
   const credentials = found.flatMap(({ name, entry }) => (entry ? [{ name, ...entry }] : []))
   const sealed = await sealWithPassphrase(credentials, await readPassphrase({ file: passphraseFile, isNew: true }))
-  if (output === undefined) print(sealed.trimEnd())
+  if (output === undefined) await writeOut(`${sealed.trimEnd()}\n`)
   else {
     await writeFile(output, `${sealed.trimEnd()}\n`, { mode: 0o600, flag: 'wx' }).catch(error => {
-      throw new GatewayError('LOGIN_FAILED', `${output} cannot be written: ${messageOf(error)}`, { cause: error })
+      const why =
+        error.code === 'EEXIST'
+          ? 'exists already: choose another name, or delete it'
+          : `cannot be written: ${messageOf(error)}`
+      throw new GatewayError('LOGIN_FAILED', `${output} ${why}`, { cause: error })
     })
   }
   say(
@@ -42,6 +46,21 @@ export async function exportCredentials(
       `When the other machine has it, delete it here: ${names.map(name => `gateway logout --local ${name}`).join('; ')}`,
   )
   return 0
+}
+
+/** What is said after it must not be said when it did not arrive. */
+function writeOut(content: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const onError = (error: Error) =>
+      reject(
+        new GatewayError('LOGIN_FAILED', `the export cannot be written to stdout: ${error.message}`, { cause: error }),
+      )
+    process.stdout.once('error', onError)
+    process.stdout.write(content, error => {
+      if (error) onError(error)
+      else resolve()
+    })
+  })
 }
 
 export async function importCredentials(

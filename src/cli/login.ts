@@ -1,6 +1,6 @@
 import { createInterface } from 'node:readline'
-import { loadConfig } from '../config/load.js'
-import { locateConfigFiles, stateDirectory } from '../config/locate.js'
+import { loadServers } from '../config/load.js'
+import { locateServersFile, stateDirectory } from '../config/locate.js'
 import type { ServerConfig } from '../config/servers-file.js'
 import { openCredentialStore } from '../credentials/store.js'
 import { GatewayError } from '../errors/gateway-error.js'
@@ -42,14 +42,12 @@ export async function login(name: string, { browser, device, timeout, ...flags }
 
 /** The server of that name, from the servers file. Throws CONFIG_INVALID that names those there are. */
 export async function findServer(name: string, flags: ConfigFlags): Promise<ServerConfig> {
-  const { servers, files } = await loadConfig(
-    locateConfigFiles({ ...flags, env: process.env, cwd: process.cwd() }),
-    process.env,
-  )
+  const file = locateServersFile({ ...flags, env: process.env, cwd: process.cwd() })
+  const servers = await loadServers(file, process.env)
   const found = servers.find(server => server.name === name)
   if (found) return found
   const known = servers.map(server => server.name).join(', ') || 'none'
-  throw new GatewayError('CONFIG_INVALID', `${files.servers} has no server "${name}" (it has: ${known})`)
+  throw new GatewayError('CONFIG_INVALID', `${file} has no server "${name}" (it has: ${known})`)
 }
 
 /** News for the person, on stderr: stdout has the result only. */
@@ -108,7 +106,7 @@ function withAdvice(error: unknown, name: string): unknown {
   const ways = [
     `run "gateway login ${command}" in a terminal and paste the address the browser ends at`,
     `or "gateway login ${command} --device", if the server has it`,
-    `or log in on another machine and bring the login here: gateway credentials export ${command} | ssh … gateway credentials import -`,
+    `or log in on another machine and bring the login here: "gateway credentials export ${command}" there, "gateway credentials import" here`,
   ]
   return new GatewayError('AUTH_REQUIRED', `${error.message}:\n  ${ways.join('\n  ')}`, { cause: error })
 }

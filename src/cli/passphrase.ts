@@ -36,7 +36,9 @@ async function ask(prompt: string): Promise<string> {
   const { read } = await import('read')
   const terminal = openTerminal()
   try {
-    return await read({ prompt, silent: true, ...terminal })
+    const passphrase = await read({ prompt, silent: true, ...terminal })
+    terminal.output.write('\n')
+    return passphrase
   } catch {
     throw new GatewayError('LOGIN_FAILED', 'no passphrase was given: nothing was done')
   } finally {

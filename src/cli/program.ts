@@ -129,7 +129,9 @@ function createProgram(done: (status: number) => void): Command {
     .command('issue')
     .description('print a token for an agent, alone on stdout')
     .requiredOption('--agent <name>', 'agent the token is for')
-    .option('--ttl <duration>', 'how long it is good: 30s, 15m, 1h, 7d', toSeconds, 3600)
+    .addOption(
+      new Option('--ttl <duration>', 'how long it is good: 30s, 15m, 1h, 7d').argParser(toSeconds).default(3600, '1h'),
+    )
     .option('--scope <scopes>', 'scopes, separated by spaces', 'mcp')
     .action(async flags => done(await (await import('./token.js')).issueToken(flags)))
   return program

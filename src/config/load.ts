@@ -33,6 +33,13 @@ export async function loadConfig(files: ConfigFiles, env: Env): Promise<GatewayC
   return deepFreeze({ files, servers, rules, warnings, secrets, fingerprint })
 }
 
+/** The servers alone, checked. Throws ConfigError with every problem. */
+export async function loadServers(file: string, env: Env): Promise<readonly ServerConfig[]> {
+  const { servers, problems } = parseServersFile(await readJsonDocument(file), env)
+  if (problems.length > 0) throw new ConfigError(problems)
+  return deepFreeze(servers)
+}
+
 const isGlob = (pattern: string): boolean => /[*?[]/.test(pattern)
 
 /** What is legal but most likely not meant. */

@@ -30,6 +30,13 @@ export function locateConfigFiles({ config, rules, env, cwd }: LocateOptions): C
   return { servers, rules: rulesFile }
 }
 
+/** Finds the servers file alone, for what needs no rules. Throws ConfigError likewise. */
+export function locateServersFile({ config, env, cwd }: Omit<LocateOptions, 'rules'>): string {
+  const found = locate({ option: config, variable: 'GATEWAY_MCP_CONFIG', name: SERVERS_FILE, env, cwd })
+  if (typeof found === 'string') return found
+  throw new ConfigError([found])
+}
+
 interface Wanted {
   readonly option: string | undefined
   readonly variable: string

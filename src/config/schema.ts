@@ -9,7 +9,7 @@ export function toProblems(
   schema: z.ZodType,
   prefix: readonly PropertyKey[] = [],
 ): Problem[] {
-  return error.issues.flatMap(issue => {
+  return error.issues.flatMap(flatten).flatMap(issue => {
     const at = [...prefix, ...issue.path]
     if (issue.code === 'unrecognized_keys') {
       const known = keysAt(schema, issue.path)
@@ -19,6 +19,15 @@ export function toProblems(
     const message = issue.code === 'invalid_key' ? (issue.issues[0]?.message ?? issue.message) : issue.message
     return [{ file, path: formatPath(at), message }]
   })
+}
+
+/** Of the forms a value may have, the one that was meant: what is wrong below it, rather than that it is none of them. */
+function flatten(issue: z.core.$ZodIssue): z.core.$ZodIssue[] {
+  if (issue.code !== 'invalid_union') return [issue]
+  const meant = issue.errors.find(form =>
+    form.some(({ code, path }) => code === 'unrecognized_keys' || path.length > 0),
+  )
+  return meant?.flatMap(inner => flatten({ ...inner, path: [...issue.path, ...inner.path] })) ?? [issue]
 }
 
 export function unknownKey(key: string, known: readonly string[]): string {

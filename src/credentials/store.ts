@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { join } from 'node:path'
 import type { Env } from '../config/variables.js'
-import { messageOf } from '../errors/gateway-error.js'
+import { GatewayError, messageOf } from '../errors/gateway-error.js'
 import { type Credential, openEntry, parseEntry, sealEntry } from './entry.js'
 import { createSealingKeys } from './key.js'
 import { type Keychain, openKeychain } from './keychain.js'
@@ -58,7 +58,9 @@ export function openCredentialStore(options: CredentialStoreOptions): Credential
   let last: { readonly stamp: string; readonly content: SealedFile | undefined } | undefined
 
   async function load(): Promise<SealedFile | undefined> {
-    const state = await stateOf(file)
+    const state = await stateOf(file).catch(error => {
+      throw new GatewayError('CONFIG_INVALID', `${file} cannot be read: ${messageOf(error)}`, { cause: error })
+    })
     if (state === undefined) return undefined
     if (last?.stamp === state.stamp) return last.content
     const found = await readSealedFile(file)

@@ -142,13 +142,16 @@ async function pastedAnswer(
   for await (const line of pasted ?? []) {
     if (line.trim() === '') continue
     const parameters = parsePasted(line)
-    if (!parameters) refused('that is not the address the browser ended at: it has ?code=… and &state=… in it')
+    if (!parameters) refused('the address must contain ?code=… and &state=…')
     else if (parameters.get('state') !== state) refused('that address belongs to another login (its state differs)')
     else return { parameters, finish() {} }
   }
   if (!(await opened)) {
     await wait(LAST_CHANCE_MS, undefined, { signal: ended })
-    throw new GatewayError('AUTH_REQUIRED', 'no browser can be opened here and nobody can paste the answer')
+    throw new GatewayError(
+      'AUTH_REQUIRED',
+      'the login was not finished: no browser was opened here, and the input ended before the address was pasted',
+    )
   }
   return new Promise(() => {})
 }

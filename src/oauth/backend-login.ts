@@ -70,8 +70,7 @@ export class BackendLogin implements BackendAuthorization {
     if (status === 401 && (await this.#obtainWithoutPerson(challenge))) return
     this.#refused = { status, token }
     if (status === 403) return this.#stepUp(challenge)
-    const hasEnded = this.#login !== undefined && !this.#login.tokens
-    throw await this.#loginNeeded(hasEnded ? 'the login has ended' : 'the server wants a login (HTTP 401)', challenge)
+    throw await this.#loginNeeded(this.#whyLoginNeeded(), challenge)
   }
 
   async hasUntriedToken(): Promise<boolean> {
@@ -232,6 +231,15 @@ export class BackendLogin implements BackendAuthorization {
       if (this.#hasOther(stale)) return
     }
     throw await this.#loginNeeded(`the login has too little scope (HTTP 403)${missing}`, challenge, details)
+  }
+
+  #whyLoginNeeded(): string {
+    if (!this.#login) return 'the server wants a login (HTTP 401)'
+    const { tokens } = this.#login
+    if (!tokens) return 'the login has ended'
+    if (tokens.expiresAt !== undefined && tokens.expiresAt <= Date.now() && tokens.refreshToken === undefined)
+      return 'the login has run out, and the authorization server gave no refresh token'
+    return 'the server refuses the token of this login (HTTP 401), most likely for its audience or scope'
   }
 
   async #loginNeeded(message: string, challenge: BearerChallenge, details: object = {}): Promise<GatewayError> {

@@ -45,7 +45,7 @@ export async function openCallbackListener(
     const key = fixed ? 'oauth.redirectUri' : 'oauth.callbackPort'
     const where = pinned === undefined ? '127.0.0.1' : `port ${pinned} (${key})`
     const why = hasCode(error, 'EADDRINUSE') ? 'is in use: free it, or choose another one' : messageOf(error)
-    throw new GatewayError('LOGIN_FAILED', `the answer of the browser cannot be waited for: ${where}: ${why}`, {
+    throw new GatewayError('LOGIN_FAILED', `the answer of the browser cannot be waited for: ${where} ${why}`, {
       cause: error,
     })
   })

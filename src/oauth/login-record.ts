@@ -107,7 +107,10 @@ function summaryOf(login: LoginRecord | undefined): Pick<LoginSummary, 'state' |
   if (!login) return { state: 'unreadable' }
   const { tokens, account } = login
   return {
-    state: tokens ? 'logged in' : 'login needed',
+    state:
+      tokens && (isRenewable(login) || (tokens.expiresAt ?? Number.POSITIVE_INFINITY) > Date.now())
+        ? 'logged in'
+        : 'login needed',
     ...(tokens?.expiresAt !== undefined && { expires_at: new Date(tokens.expiresAt).toISOString() }),
     ...(account !== undefined && { account }),
     scopes: grantedScopes(login),

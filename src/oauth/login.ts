@@ -178,7 +178,7 @@ async function withClient(
   const { server } = discovered
   const configured = configuredClient(config, server)
   const kept = configured ? undefined : await readRegistration(options.store, server.issuer, redirectUri)
-  if (kept && !earlier && options.isUnasked) {
+  if (kept && options.isUnasked && !kept.usedBy.includes(config.name)) {
     // A consent given for one server must not silently become one for another that names the same authorization server.
     throw new GatewayError(
       'AUTH_REQUIRED',
@@ -190,7 +190,11 @@ async function withClient(
     const mayBeForgotten = !configured && (earlier?.stepUps.length ?? 0) === 0
     const client = configured ?? (kept && registeredClient(kept))
     const outcome = client && (await flow(client, mayBeForgotten).catch(error => forgottenOrThrow(error, configured)))
-    if (outcome && outcome !== 'forgotten') return outcome
+    if (outcome && outcome !== 'forgotten') {
+      if (kept && !kept.usedBy.includes(config.name))
+        await keepRegistration(options.store, server.issuer, usedBy(kept, config))
+      return outcome
+    }
   }
   const grantTypes = [
     'authorization_code',
@@ -205,11 +209,16 @@ async function withClient(
     grantTypes,
     fetch: attempt.fetch,
   })
-  await keepRegistration(options.store, server.issuer, registration)
+  await keepRegistration(options.store, server.issuer, usedBy(registration, config))
   const outcome = await flow(registeredClient(registration), false)
   if (outcome !== 'forgotten') return outcome
   throw new GatewayError('LOGIN_FAILED', `${server.issuer} does not know the client it has just registered`)
 }
+
+const usedBy = (registration: Registration, { name }: HttpServerConfig): Registration => ({
+  ...registration,
+  usedBy: [...registration.usedBy, name],
+})
 
 function forgottenOrThrow(error: unknown, configured: OAuthClient | undefined): 'forgotten' {
   const codes = ['invalid_client', 'unauthorized_client']

@@ -19,6 +19,8 @@ const Registration = z.object({
   clientSecret: z.string().optional(),
   authMethod: z.enum(AUTH_METHODS),
   redirectUris: z.array(z.string()),
+  /** The server entries that have logged in with it. */
+  usedBy: z.array(z.string()).default([]),
   /** Milliseconds since the epoch; absent when the secret does not expire. */
   secretExpiresAt: z.number().optional(),
 })
@@ -121,6 +123,7 @@ export async function register(request: RegistrationRequest): Promise<Registrati
     ...(client_secret !== undefined && expires && { secretExpiresAt: expires * 1000 }),
     authMethod: methodOf(parsed.data, server),
     redirectUris: [...redirectUris],
+    usedBy: [],
   }
 }
 

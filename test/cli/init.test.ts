@@ -26,9 +26,21 @@ test('without --from writes two files that pass the check', async () => {
 
 test('never replaces a file unless forced', async () => {
   await put('.mcp.json', { mcpServers: {} })
+  await put('.mcp-gateway-rules.json', {})
   expect(await run('init')).toMatchObject({ status: 78, stderr: expect.stringContaining('--force') })
   expect(await written('.mcp.json')).toEqual({ mcpServers: {} })
   expect((await run('init', '--force')).status).toBe(0)
+})
+
+test('with servers and no rules it writes rules for these servers, and leaves the servers alone', async () => {
+  const servers = { mcpServers: { notion: { url: 'https://mcp.notion.example/mcp' } } }
+  await put('.mcp.json', servers)
+  expect(await run('init')).toMatchObject({ status: 0 })
+  expect(await written('.mcp.json')).toEqual(servers)
+  expect(await written('.mcp-gateway-rules.json')).toMatchObject({
+    agents: { default: { allow: { servers: ['notion'] } } },
+  })
+  expect((await run('check')).status).toBe(0)
 })
 
 const server = { command: 'node', args: ['server.js'], env: { A: '1' } }

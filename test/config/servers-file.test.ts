@@ -104,6 +104,12 @@ describe('a mistake names its path', () => {
     ['a time that is none', { command: 'x', timeoutMs: 0 }, '.timeoutMs'],
     ['a cap below the time', { command: 'x', timeoutMs: 10, maxTimeoutMs: 5 }, '.maxTimeoutMs'],
     ['a session nobody knows', { command: 'x', session: 'none' }, '.session'],
+    [
+      'one wrong key of oauth among others',
+      { url: 'https://x', oauth: { callbackPort: 1, scope: [] } },
+      '.oauth.scope',
+    ],
+    ['a scope that is none', { url: 'https://x', oauth: { clientId: 'x', scopes: 'a' } }, '.oauth.scopes'],
     ['a port that is none', { url: 'https://x', oauth: { callbackPort: 70_000 } }, '.oauth.callbackPort'],
   ])('%s', (_, entry, path) => {
     expect(problemsOf(entry)).toMatchObject([{ file: 's.json', path: `mcpServers.a${path}` }])

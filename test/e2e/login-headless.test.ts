@@ -46,9 +46,9 @@ test.concurrent('finishes by the pasted address, and says why it does not take a
     await vi.waitFor(() => expect(refusals()).toHaveLength(before + 1), 5_000)
     return refusals().at(-1)
   }
-  expect(await paste('hello')).toMatch(/not the address/)
-  expect(await paste(new URL(redirect).searchParams.get('code') ?? '')).toMatch(/not the address/)
-  expect(await paste(login.url)).toMatch(/not the address/)
+  expect(await paste('hello')).toMatch(/must contain \?code/)
+  expect(await paste(new URL(redirect).searchParams.get('code') ?? '')).toMatch(/must contain \?code/)
+  expect(await paste(login.url)).toMatch(/must contain \?code/)
   expect(await paste(forged.href)).toMatch(/another login \(its state differs\)/)
   expect(authorizationServer.requestsTo('token')).toEqual([])
   login.process.stdin.write(`\n  ${redirect}  \r\n`)

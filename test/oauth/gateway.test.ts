@@ -43,7 +43,7 @@ async function openRunning({ name = 'shop', entry = {} }: { name?: string; entry
     server,
     gateway,
     logIn: async () => void (await login(config, { store: openStore(), userAgent: somebody() })),
-    logOut: async () => void (await logout(config, openStore())),
+    logOut: async () => void (await logout(config.name, { store: openStore(), config: config })),
     async call(tool = 'echo', of = name) {
       const result = await gateway.call('execute_tool', { server: of, tool, args: { text: 'hello' } }, 'tester')
       return result.structuredContent?.error ?? result.content[0]?.text

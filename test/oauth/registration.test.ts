@@ -24,7 +24,7 @@ describe('dynamic registration', () => {
     const scene = await openScene({ oauth: { callbackPort: await quietPort() } })
     for (let count = 0; count < 10; count++) {
       await scene.login()
-      if (count === 5) await logout(scene.config, scene.store)
+      if (count === 5) await logout(scene.config.name, { store: scene.store, config: scene.config })
     }
     expect(scene.issuer.counts.registrations).toBe(1)
     expect(new Set(scene.issuer.requestsTo('authorize').map(({ params }) => params.client_id)).size).toBe(1)

@@ -205,7 +205,7 @@ test('a logout that fails says why without the token', async () => {
   const scene = await openScene()
   const record = await scene.login()
   await scene.issuer.close()
-  const result = await logout(scene.config, scene.store)
+  const result = await logout(scene.config.name, { store: scene.store, config: scene.config })
   expectNone(JSON.stringify(result), secretsOf(scene, record?.tokens?.accessToken, record?.tokens?.refreshToken))
 })
 

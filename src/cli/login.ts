@@ -1,13 +1,14 @@
 import { createInterface } from 'node:readline'
 import { loadServers } from '../config/load.js'
 import { locateServersFile, stateDirectory } from '../config/locate.js'
-import type { ServerConfig } from '../config/servers-file.js'
+import type { HttpServerConfig, ServerConfig } from '../config/servers-file.js'
 import { openCredentialStore } from '../credentials/store.js'
 import { GatewayError } from '../errors/gateway-error.js'
 import { openBrowser } from '../oauth/browser.js'
 import { whyHeadless } from '../oauth/headless.js'
 import { login as logIn, requireOAuth } from '../oauth/login.js'
 import { grantedScopes, type LoginRecord } from '../oauth/login-record.js'
+import { probe } from '../oauth/probe.js'
 import type { LoginPrompt, UserAgent } from '../oauth/user-agent.js'
 import type { ConfigFlags } from './config-flags.js'
 import { oneLine, print, visible } from './output.js'
@@ -37,7 +38,20 @@ export async function login(name: string, { browser, device, timeout, ...flags }
     throw withAdvice(error, name)
   })
   print(record ? describe(name, record) : `the server "${name}" asks for no login`)
+  if (record?.tokens && (await isRefused(config, record.tokens.accessToken))) {
+    say(
+      `warning: the server refuses the token it was given (HTTP 401), most likely for its audience: see "resource" in the OAuth guide`,
+    )
+  }
   return 0
+}
+
+/** Better told now than by the first call. */
+async function isRefused(config: HttpServerConfig, token: string): Promise<boolean> {
+  return probe(config, token).then(
+    ({ wantsLogin }) => wantsLogin,
+    () => false,
+  )
 }
 
 /** The server of that name, from the servers file. Throws CONFIG_INVALID that names those there are. */

@@ -12,8 +12,13 @@ export interface Probe {
   readonly challenge: BearerChallenge
 }
 
-/** Asks the server what the gateway itself asks first, without credentials, to hear its challenge. Throws SERVER_UNAVAILABLE. */
-export async function probe({ name, url, transport, headers }: HttpServerConfig): Promise<Probe> {
+/**
+ * Asks the server what the gateway itself asks first, without credentials to hear its challenge, or with a token to hear whether it
+ * takes it. Throws SERVER_UNAVAILABLE.
+ */
+export async function probe(config: HttpServerConfig, token?: string): Promise<Probe> {
+  const { name, url, transport } = config
+  const headers = { ...config.headers, ...(token !== undefined && { authorization: `Bearer ${token}` }) }
   const signal = AbortSignal.timeout(TIMEOUT_MS)
   const init = transport === 'sse' ? { headers: { ...headers, accept: 'text/event-stream' } } : discoverRequest(headers)
   const response = await fetch(url, { ...init, redirect: 'manual', signal }).catch(error => {

@@ -95,3 +95,20 @@ test.concurrent('a server that is down is unavailable, not refused', async () =>
     stderr: expect.stringMatching(/"notes".*ECONNREFUSED/),
   })
 })
+
+test.concurrent('a token that the server does not take is told of at once', async () => {
+  await using authorizationServer = await openAuthorizationServer()
+  await using server = await openProtectedServer({ authorizationServer, refuseTokens: true })
+  await using world = await openWorld({ notes: { url: server.url } })
+  const { url, ended } = await world.startLogin('notes')
+  await (await fetch(url)).text()
+  expect(await ended).toMatchObject({
+    status: 0,
+    stderr: expect.stringMatching(/warning: the server refuses the token/),
+  })
+  const call = await world.call('notes')
+  expect(call.result.structuredContent.error).toMatchObject({
+    code: 'AUTH_REQUIRED',
+    message: expect.stringContaining('refuses the token of this login'),
+  })
+})

@@ -61,6 +61,8 @@ const errorOf = async (server: string, rest = {}) => (await call(server, rest)).
 
 describe('a hostile server', () => {
   test('that stops reading costs its own calls only, and is started again', async () => {
+    // Started before the clock of the call runs: nobody would write to it otherwise, and notice.
+    await opened.call('get_server_tools', { server: 'half-closed' }, 'admin')
     expect(await errorOf('half-closed', { timeout_ms: 500 })).toMatchObject({ server: 'half-closed' })
     await expect
       .poll(() => opened.gateway.runtime.current.backends.get('half-closed')?.status().state)

@@ -1,17 +1,22 @@
 import { createLocalJWKSet } from 'jose'
+import { LRUCache } from 'lru-cache'
 import { readPort, readResource } from './config/front-door.js'
 import type { Env } from './config/variables.js'
 import type { CredentialStore } from './credentials/store.js'
 import { GatewayError } from './errors/gateway-error.js'
+import type { Front } from './gateway/front.js'
 import type { Runtime } from './gateway/runtime.js'
-import { createServerFactory, type GatewayTools } from './gateway/server.js'
+import { ServerFactory, serverInfo } from './gateway/server.js'
 import { createHttpApp } from './http/app.js'
 import { principalIn } from './http/bearer.js'
 import { isLoopbackHost } from './http/guards.js'
 import { listen } from './http/listen.js'
 import { LOCAL_AUDIENCE, openEmbeddedIssuer } from './identity/embedded-issuer.js'
-import { createTokenVerifier } from './identity/token-verifier.js'
+import { createTokenVerifier, type TokenVerifier } from './identity/token-verifier.js'
 import type { Logger } from './observability/logger.js'
+
+/** Callers choose the names: there is no more room for them than this. */
+const MAX_VERIFIERS = 1_000
 
 export interface HttpOptions {
   /** Default: `MCP_SERVER_HOST`, else 127.0.0.1. */
@@ -32,8 +37,7 @@ export interface HttpFrontOptions extends HttpOptions {
   readonly logger: Logger
   readonly store: CredentialStore
   readonly runtime: Runtime
-  readonly tools: GatewayTools
-  readonly serverInfo: Readonly<Record<string, unknown>>
+  readonly front: Front
 }
 
 /** The part of the composition root that only `serve` needs: issuer, verifier, HTTP. */
@@ -42,8 +46,7 @@ export async function openHttpFront({
   logger,
   store,
   runtime,
-  tools,
-  serverInfo,
+  front: mcp,
   ...options
 }: HttpFrontOptions): Promise<HttpFront & { close: () => Promise<void> }> {
   const host = options.host ?? (env.MCP_SERVER_HOST || '127.0.0.1')
@@ -54,20 +57,36 @@ export async function openHttpFront({
   const issuer = await openEmbeddedIssuer(store)
   const front = await listen(host, wantedPort, port => {
     const resource = publicResource ?? new URL(`http://${bracketed(host)}:${port}/mcp`)
-    const verifier = createTokenVerifier({
-      issuer: issuer.issuer,
-      algorithms: issuer.algorithms,
-      audiences: publicResource ? [resource.href] : [resource.href, LOCAL_AUDIENCE],
-      keys: createLocalJWKSet(issuer.jwks),
-    })
+    const main = publicResource ? [resource.href] : [resource.href, LOCAL_AUDIENCE]
+    const keys = createLocalJWKSet(issuer.jwks)
+    const verifiers = new LRUCache<string, TokenVerifier>({ max: MAX_VERIFIERS })
+    /** A token for all of the gateway is good at every door; one for a server's is good there only. */
+    const verifierFor = (server: string | undefined): TokenVerifier => {
+      const key = server ?? ''
+      const known = verifiers.get(key)
+      if (known) return known
+      const own = server === undefined ? [] : [new URL(`/servers/${encodeURIComponent(server)}/mcp`, resource).href]
+      const [first = resource.href, ...others] = [...own, ...main]
+      const { issuer: name, algorithms } = issuer
+      const created = createTokenVerifier({ issuer: name, algorithms, audiences: [first, ...others], keys })
+      verifiers.set(key, created)
+      return created
+    }
+    const factory = new ServerFactory(mcp, ({ authInfo }) => principalIn(authInfo))
     return createHttpApp({
       resource,
-      verifier,
+      verifierFor,
       logger,
       serverInfo,
       jwks: issuer.jwks,
-      lane: tools,
-      factory: createServerFactory(tools, ({ authInfo }) => principalIn(authInfo)),
+      front: {
+        refusal: (entry, principal) => mcp.refusal(entry, principal),
+        callPlainly: (entry, call, caller) => mcp.callPlainly(entry, call, caller),
+        headerProblem: (entry, call, header, caller) => mcp.headerProblem(entry, call, header, caller),
+        watch: (entry, caller, filter, onChange) => mcp.watch(entry, caller, filter, onChange),
+        createServer: (entry, context) => factory.create(entry, context),
+        createDeclaringServer: (entry, context, patienceMs) => factory.createDeclaring(entry, context, patienceMs),
+      },
       isLoopback: isLoopbackHost(host),
       allowedHosts: list(env.GATEWAY_ALLOWED_HOSTS),
       allowedOrigins: list(env.CORS_ORIGINS),

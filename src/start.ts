@@ -1,4 +1,5 @@
 import { join } from 'node:path'
+import type { Tool } from '@modelcontextprotocol/server'
 import { Backend } from './backends/backend.js'
 import { type GatewayConfig, loadConfig } from './config/load.js'
 import { locateConfigFiles, stateDirectory } from './config/locate.js'
@@ -6,8 +7,10 @@ import { formatProblem } from './config/problem.js'
 import type { HttpServerConfig, ServerConfig } from './config/servers-file.js'
 import type { Env } from './config/variables.js'
 import { openCredentialStore } from './credentials/store.js'
+import type { Entry } from './gateway/endpoint.js'
+import { Front } from './gateway/front.js'
 import { Runtime } from './gateway/runtime.js'
-import { createGatewayTools, createServerFactory, type GatewayTools, serverInfo } from './gateway/server.js'
+import { ServerFactory } from './gateway/server.js'
 import { buildSnapshot } from './gateway/snapshot.js'
 import { localPrincipal, type Principal } from './identity/principal.js'
 import { BackendLogin } from './oauth/backend-login.js'
@@ -38,13 +41,14 @@ export interface StartOptions {
 export interface Gateway {
   readonly config: GatewayConfig
   readonly runtime: Runtime
-  readonly tools: GatewayTools
+  /** Calls one of the small tools as somebody at this machine. Never rejects: every failure is a tool result. */
+  readonly tools: { readonly definitions: readonly Tool[]; readonly call: Front['callSmallTool'] }
   readonly logger: Logger
   /** The caller on this machine, over stdio and from the command line. */
   localCaller(agent?: string): Principal
   serveHttp(options?: HttpOptions): Promise<HttpFront>
-  /** Serves MCP on stdin and stdout; resolves when stdin ends. */
-  serveStdio(options?: { readonly agent?: string | undefined }): Promise<void>
+  /** Serves MCP on stdin and stdout, all servers or one; resolves when stdin ends. */
+  serveStdio(options?: { readonly agent?: string | undefined; readonly server?: string | undefined }): Promise<void>
   /** Takes no new calls, finishes those under way, ends every backend. */
   close(): Promise<void>
 }
@@ -81,7 +85,7 @@ export async function startGateway(options: StartOptions = {}): Promise<Gateway>
   const createBackend = (server: ServerConfig) => new Backend(server, { env, logger, redactor, authorize })
   const runtime = new Runtime(buildSnapshot(config, createBackend))
   const debug = options.debug ?? env.GATEWAY_DEBUG === 'true'
-  const tools = createGatewayTools({ runtime, audit, logger, debug })
+  const front = new Front({ runtime, audit, logger, debug })
   const closers: (() => Promise<void> | void)[] = []
   const localCaller = (agent?: string) =>
     localPrincipal({ pinnedAgent: agent, fallbackAgent: env.GATEWAY_DEFAULT_AGENT })
@@ -89,24 +93,24 @@ export async function startGateway(options: StartOptions = {}): Promise<Gateway>
   return {
     config,
     runtime,
-    tools,
+    tools: { definitions: front.smallTools, call: (name, args, caller) => front.callSmallTool(name, args, caller) },
     logger,
     localCaller,
 
     async serveHttp(http = {}) {
       const { openHttpFront } = await import('./start-http.js')
-      const front = await openHttpFront({ ...http, env, logger, store, runtime, tools, serverInfo })
-      closers.push(front.close)
-      return front
+      const opened = await openHttpFront({ ...http, env, logger, store, runtime, front })
+      closers.push(opened.close)
+      return opened
     },
 
-    async serveStdio({ agent } = {}) {
-      const { serveStdio } = await import('@modelcontextprotocol/server/stdio')
+    async serveStdio({ agent, server } = {}) {
       const principal = localCaller(agent)
-      const handle = serveStdio(
-        createServerFactory(tools, () => principal),
-        { onerror: error => logger.debug({ reason: error.message }, 'stdio front') },
-      )
+      const entry: Entry = server === undefined ? {} : { server }
+      const refusal = front.refusal(entry, principal)
+      if (refusal) throw refusal
+      const { openStdioFront } = await import('./gateway/stdio-front.js')
+      const handle = openStdioFront(new ServerFactory(front, () => principal), entry, logger)
       closers.push(() => handle.close())
       await new Promise<void>(resolve => {
         process.stdin.once('end', resolve)
@@ -118,6 +122,7 @@ export async function startGateway(options: StartOptions = {}): Promise<Gateway>
 
     async close() {
       unaskedLogins?.close()
+      front.close()
       await runtime.close(DRAIN_MS)
       for (const close of closers.reverse()) await close()
       await audit.close()

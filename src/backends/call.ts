@@ -1,14 +1,65 @@
 import type { Progress } from '@modelcontextprotocol/client'
 import { GatewayError } from '../errors/gateway-error.js'
+import type { JsonObject } from '../json.js'
 
-/** A `tools/call` on its way to a backend. */
-export interface OutgoingCall {
-  readonly name: string
-  readonly arguments: Readonly<Record<string, unknown>>
+/** A request on its way to a backend. */
+export interface OutgoingRequest {
+  readonly method: string
+  readonly params: JsonObject
   /** The caller's `_meta` without what belongs to one hop only (envelope, progress token). */
-  readonly meta?: Readonly<Record<string, unknown>> | undefined
+  readonly meta?: JsonObject | undefined
+  /** Headers beyond those that every request has. */
+  readonly headers?: Readonly<Record<string, string>>
   /** Hears of progress, in order and before the result. */
   readonly onProgress?: ((progress: Progress) => void) | undefined
+  /** The client the request is made for, where a backend may turn to it. */
+  readonly client?: ClientPeer | undefined
+}
+
+/** A `tools/call` on its way to a backend. */
+export interface OutgoingCall extends Omit<OutgoingRequest, 'method' | 'params' | 'headers'> {
+  readonly name: string
+  readonly arguments: JsonObject
+  /** What the client answered to an `input_required` result, and the state that came with it (2026-07-28). */
+  readonly retry?: JsonObject | undefined
+}
+
+/** A request that a backend makes of the client, on its way there. */
+export interface BackendAsk {
+  readonly method: string
+  readonly params: JsonObject
+  /** Aborted when the backend no longer wants the answer, or the connection is gone. */
+  readonly signal: AbortSignal
+  readonly onProgress?: ((progress: Progress) => void) | undefined
+}
+
+/** The client for which a request is made or a session is held, as a backend may see it. */
+export interface ClientPeer {
+  /** What keeps clients apart: nothing meant for one principal is ever given to another. */
+  readonly principal: string
+  /** Its client capabilities, as it declared them. */
+  readonly capabilities: JsonObject
+  /** The least severe log messages it asked for, if it said. */
+  readonly logLevel?: string | undefined
+  /** Whether it wants log messages that belong to its request. */
+  readonly takesLogs: boolean
+  /** Puts a request of the backend to the client. Rejects with ClientRefusal when the client says no, or cannot be asked. */
+  ask(request: BackendAsk): Promise<RawResult>
+  /** Passes on a notification of the backend. */
+  tell(method: string, params: JsonObject): void
+}
+
+/** The client answered a backend's request with a JSON-RPC error, or nobody could put it to the client. */
+export class ClientRefusal extends Error {
+  override readonly name = 'ClientRefusal'
+  readonly code: number
+  readonly data: unknown
+
+  constructor(code: number, message: string, data?: unknown) {
+    super(message)
+    this.code = code
+    this.data = data
+  }
 }
 
 /** A JSON-RPC result object, exactly as the backend sent it. */
@@ -71,6 +122,8 @@ export class CallClock {
   readonly #caller: Cancellation | undefined
   readonly #listeners = new Set<EndListener>()
   #timer: NodeJS.Timeout
+  #held = 0
+  #isStopped = false
   #ended: GatewayError | undefined
 
   constructor(timeoutMs: number, maxTimeoutMs: number, caller?: Cancellation) {
@@ -95,8 +148,24 @@ export class CallClock {
 
   progress(): void {
     clearTimeout(this.#timer)
+    if (this.#ended || this.#isStopped) return
     const remainingMs = Math.max(1, Math.ceil(this.#endsAt - performance.now()))
-    if (!this.#ended) this.#timer = setTimeout(this.#expire, Math.min(this.#timeoutMs, remainingMs))
+    // Somebody is being asked: that takes as long as people take.
+    const limitMs = this.#held > 0 ? remainingMs : Math.min(this.#timeoutMs, remainingMs)
+    this.#timer = setTimeout(this.#expire, limitMs)
+  }
+
+  /** Stands still, but for the hard cap, until the returned function is called: the backend waits for the client. */
+  hold(): () => void {
+    this.#held++
+    this.progress()
+    let isReleased = false
+    return () => {
+      if (isReleased) return
+      isReleased = true
+      this.#held--
+      this.progress()
+    }
   }
 
   /** Waits for something the call needs first (a connect, a list), but not longer than the call may take. */
@@ -109,6 +178,7 @@ export class CallClock {
   }
 
   stop(): void {
+    this.#isStopped = true
     clearTimeout(this.#timer)
     this.#listeners.clear()
     this.#caller?.removeEventListener('abort', this.#abandon)

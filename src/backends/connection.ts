@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs'
 import { setTimeout as wait } from 'node:timers/promises'
 import {
   Client,
+  type JSONRPCMessage,
   type PriorDiscovery,
   SseError,
   StreamableHTTPClientTransport,
@@ -11,40 +12,54 @@ import type { Agent } from 'undici'
 import type { HttpServerConfig, ServerConfig, StdioServerConfig } from '../config/servers-file.js'
 import type { Env } from '../config/variables.js'
 import { GatewayError } from '../errors/gateway-error.js'
+import { isJsonObject, type JsonObject } from '../json.js'
 import type { Logger } from '../observability/logger.js'
 import { version } from '../version.js'
 import type { BackendAuthorization } from './authorization.js'
-import { CallClock, ConnectionBroken, type OutgoingCall, type RawResult } from './call.js'
+import { type CallClock, type ClientPeer, ConnectionBroken, type OutgoingRequest, type RawResult } from './call.js'
 import { httpLane, type Lane, sdkLane, stdioLane } from './lane.js'
-import { toParameterHeaders } from './parameter-headers.js'
+import { createReopenScheduler, keepListening } from './listening.js'
 import { fromSdkError } from './sdk-errors.js'
+import { type BackendChange, type InFlight, ServerMessages } from './server-messages.js'
 import { StdioTransport } from './stdio-transport.js'
-import type { BackendTool } from './tool.js'
 
 // Long enough for a slow start, short enough for a server that ignores what it does not know.
 const STDIO_PROBE_TIMEOUT_MS = 10_000
-const RELISTEN_MS = { first: 1_000, max: 60_000 }
 const GOODBYE_MS = 2_000
+// How often is for createReopenScheduler to say.
+const RECONNECT_FOR_EVER = {
+  initialReconnectionDelay: 1_000,
+  maxReconnectionDelay: 30_000,
+  reconnectionDelayGrowFactor: 2,
+  maxRetries: Number.POSITIVE_INFINITY,
+}
 
 /** One open connection to one backend, of either era. */
 export interface Connection {
   readonly era: 'legacy' | 'modern'
   /** What to hand to the next connect, so that it need not probe again. */
   readonly verdict: PriorDiscovery
-  readonly hasTools: boolean
-  /** True when the backend announces changes of its tool list. */
-  readonly announcesToolChanges: boolean
+  /** What the backend says it has, and how it wants to be used. */
+  readonly description: BackendDescription
   readonly pid: number | undefined
   /** True when parameters may have to travel as headers too. */
   readonly mirrorsParameters: boolean
   /** Rejects with BackendRefusal, SessionLost, Unreachable, ConnectionBroken or a GatewayError. */
-  callTool(call: OutgoingCall, tool: BackendTool, clock: CallClock): Promise<RawResult>
-  /** One page of `tools/list`. Rejects likewise. */
-  listTools(cursor: string | undefined): Promise<RawResult>
+  request(request: OutgoingRequest, clock: CallClock): Promise<RawResult>
+  /** Sends a notification, as far as the connection can carry one. */
+  notify(method: string, params: JsonObject): void
+  /** Has changes of these resources announced until the returned function is called (2026-07-28; with 2025 it is a request). */
+  listenTo(uris: readonly string[], onOpen: () => void): () => void
   /** Takes no new calls; resolves when those under way are done and everything is closed. */
   retire(): Promise<void>
   /** Ends everything now. */
   close(): Promise<void>
+}
+
+export interface BackendDescription {
+  readonly capabilities: JsonObject
+  readonly instructions: string | undefined
+  readonly serverInfo: JsonObject | undefined
 }
 
 export interface ConnectOptions {
@@ -53,7 +68,11 @@ export interface ConnectOptions {
   readonly env: Env
   readonly prior: PriorDiscovery | undefined
   readonly logger: Logger
-  readonly onToolsChanged: () => void
+  /** The client that the connection is for alone; none where it is shared. */
+  readonly client: Pick<ClientPeer, 'capabilities'> | undefined
+  /** The session of that client, if it has one. */
+  readonly sessionClient: ClientPeer | undefined
+  readonly onChange: (change: BackendChange) => void
   readonly onClose: (reason: string) => void
   /** Gives up connecting. */
   readonly signal: AbortSignal
@@ -69,11 +88,13 @@ export async function openConnection(options: ConnectOptions): Promise<Connectio
 
 async function connectStdio(config: StdioServerConfig, options: ConnectOptions): Promise<Connection> {
   const transport = new StdioTransport(config, options.env)
+  const messages = new ServerMessages(options)
   try {
-    const client = await connectClient(transport, { ...options, probeTimeoutMs: STDIO_PROBE_TIMEOUT_MS })
+    const client = await connectClient(transport, messages, { ...options, probeTimeoutMs: STDIO_PROBE_TIMEOUT_MS })
     return toConnection({
       client,
       transport,
+      messages,
       options,
       lane: stdioLane(transport, client),
       stderrTail: () => transport.stderrTail(),
@@ -94,15 +115,20 @@ async function connectHttp(config: HttpServerConfig, options: ConnectOptions): P
   const pool = openPool()
   const route = { pool, config, authorization: options.authorization }
   const wire = fetchOver(route)
-  const init = { fetch: wire.fetch, requestInit: { headers: ownHeaders(config) } }
-  const transport = new StreamableHTTPClientTransport(new URL(config.url), init)
+  const transport = new StreamableHTTPClientTransport(new URL(config.url), {
+    fetch: wire.fetch,
+    requestInit: { headers: ownHeaders(config) },
+    reconnectionOptions: RECONNECT_FOR_EVER,
+    reconnectionScheduler: createReopenScheduler(),
+  })
+  const messages = new ServerMessages(options)
   try {
-    const client = await connectClient(transport, options)
+    const client = await connectClient(transport, messages, options)
     const lane = httpLane(toHttpTarget(route), transport, client)
     const goodbye = async () => {
       if (transport.sessionId !== undefined) await transport.terminateSession()
     }
-    return toConnection({ client, transport, options, lane, pool, goodbye })
+    return toConnection({ client, transport, messages, options, lane, pool, goodbye })
   } catch (error) {
     await Promise.allSettled([transport.close(), pool.destroy()])
     const failure = fromSdkError(error, config, wire.lastRefusal())
@@ -123,9 +149,10 @@ async function connectSse(config: HttpServerConfig, options: ConnectOptions): Pr
   const wire = fetchOver({ pool, config, authorization: options.authorization })
   const init = { fetch: wire.fetch, requestInit: { headers: ownHeaders(config) } }
   const transport = new SSEClientTransport(new URL(config.url), init)
+  const messages = new ServerMessages(options)
   try {
-    const client = await connectClient(transport, { ...options, prior: { kind: 'legacy' } })
-    return toConnection({ client, transport, options, lane: sdkLane(client, config), pool })
+    const client = await connectClient(transport, messages, { ...options, prior: { kind: 'legacy' } })
+    return toConnection({ client, transport, messages, options, lane: sdkLane(client, config), pool })
   } catch (error) {
     await Promise.allSettled([transport.close(), pool.destroy()])
     throw fromSdkError(error, config, wire.lastRefusal()).error
@@ -134,15 +161,24 @@ async function connectSse(config: HttpServerConfig, options: ConnectOptions): Pr
 
 async function connectClient(
   transport: Transport,
-  { config, prior, onToolsChanged, signal, probeTimeoutMs }: ConnectOptions & { probeTimeoutMs?: number },
+  messages: ServerMessages,
+  { config, prior, client: peer, signal, probeTimeoutMs }: ConnectOptions & { probeTimeoutMs?: number },
 ): Promise<Client> {
   // A server that ignores the probe still needs time for the handshake it knows.
   const probe = probeTimeoutMs === undefined ? {} : { timeoutMs: Math.min(probeTimeoutMs, config.startupTimeoutMs / 2) }
   const client = new Client(
     { name: 'agent-mcp-gateway', version },
-    { capabilities: {}, versionNegotiation: { mode: 'auto', probe } },
+    { capabilities: { ...peer?.capabilities }, versionNegotiation: { mode: 'auto', probe } },
   )
-  client.setNotificationHandler('notifications/tools/list_changed', onToolsChanged)
+  client.fallbackRequestHandler = ({ method, params = {} }, { mcpReq: { id, signal: abandoned, notify } }) =>
+    messages.ask({
+      id,
+      method,
+      params,
+      signal: abandoned,
+      notify: (name, about) => void notify({ method: name, params: about }).catch(() => {}),
+    })
+  client.fallbackNotificationHandler = async ({ method, params = {} }) => messages.tell(method, params)
   // One limit for all of it: the probe, the handshake, and a server that answers neither.
   const limit = AbortSignal.timeout(config.startupTimeoutMs)
   const giveUp = () => void transport.close().catch(() => {})
@@ -163,6 +199,7 @@ async function connectClient(
 interface Parts {
   readonly client: Client
   readonly transport: Transport
+  readonly messages: ServerMessages
   readonly options: ConnectOptions
   readonly lane: Lane
   readonly pool?: Agent
@@ -171,11 +208,22 @@ interface Parts {
   readonly pid?: () => number | undefined
 }
 
-function toConnection({ client, transport, options, lane, pool, goodbye, stderrTail, pid }: Parts): Connection {
+function toConnection({
+  client,
+  transport,
+  messages,
+  options,
+  lane,
+  pool,
+  goodbye,
+  stderrTail,
+  pid,
+}: Parts): Connection {
   const { config, logger } = options
   const discover = client.getDiscoverResult()
   const era = client.getProtocolEra() === 'modern' ? 'modern' : 'legacy'
-  const tools = client.getServerCapabilities()?.tools
+  if (era === 'modern') messages.share()
+  const capabilities: JsonObject = { ...client.getServerCapabilities() }
   const closing = new AbortController()
   client.onerror = error => {
     logger.debug({ server: config.name, reason: error.message }, 'backend connection reported')
@@ -191,31 +239,54 @@ function toConnection({ client, transport, options, lane, pool, goodbye, stderrT
     if (error instanceof ConnectionBroken) error.stderr = stderrTail?.() ?? []
     throw error
   }
-  if (era === 'modern' && tools?.listChanged === true) void keepListening(client, options, closing.signal)
+  const toClient = (message: JSONRPCMessage): void => transport.onmessage?.(message)
+  /** What comes on the stream of a request belongs to it. */
+  const receive = (message: JSONRPCMessage, origin: InFlight): void => {
+    if ('method' in message && 'id' in message) messages.noteOrigin(message.id, origin)
+    const isLog = 'method' in message && message.method === 'notifications/message'
+    if (isLog) messages.tell(message.method, message.params ?? {}, origin)
+    else toClient(message)
+  }
+  const failToListen = (error: unknown) =>
+    logger.debug({ server: config.name, err: error }, 'cannot listen for changes')
+  const announced = announcedLists(capabilities)
+  if (era === 'modern' && announced.length > 0) {
+    void keepListening(client, Object.fromEntries(announced.map(kind => [`${kind}ListChanged`, true])), {
+      // What changed before this moment was not announced.
+      onOpen: () => announced.map(kind => options.onChange({ kind })),
+      onFailure: failToListen,
+      signal: closing.signal,
+    })
+  }
 
   return {
     era,
     verdict: discover ? { kind: 'modern', discover } : { kind: 'legacy' },
-    hasTools: tools !== undefined,
-    announcesToolChanges: tools?.listChanged === true,
+    description: {
+      capabilities,
+      instructions: client.getInstructions(),
+      serverInfo: client.getServerVersion() && { ...client.getServerVersion() },
+    },
     mirrorsParameters: era === 'modern' && pool !== undefined,
     get pid() {
       return pid?.()
     },
-    callTool({ name, arguments: args, meta, onProgress }, { parameterHeaders }, clock) {
-      const params = { name, arguments: args, ...(meta && { _meta: meta }) }
-      const headers = parameterHeaders.length > 0 ? toParameterHeaders(parameterHeaders, args) : {}
-      return lane({ method: 'tools/call', params, clock, onProgress, headers }).catch(withLastWords)
+    request(request, clock) {
+      if (!request.client) return lane({ ...request, clock, onMessage: toClient }).catch(withLastWords)
+      const origin: InFlight = { client: request.client, clock }
+      messages.enter(origin)
+      return lane({ ...request, clock, onMessage: message => receive(message, origin) })
+        .catch(withLastWords)
+        .finally(() => messages.leave(origin))
     },
-    async listTools(cursor) {
-      const clock = new CallClock(config.startupTimeoutMs, config.startupTimeoutMs)
-      try {
-        return await lane({ method: 'tools/list', params: cursor === undefined ? {} : { cursor }, clock })
-      } catch (error) {
-        return withLastWords(error)
-      } finally {
-        clock.stop()
-      }
+    notify(method, params) {
+      void transport.send({ jsonrpc: '2.0', method, params }).catch(() => {})
+    },
+    listenTo(uris, onOpen) {
+      const ended = new AbortController()
+      const signal = AbortSignal.any([ended.signal, closing.signal])
+      void keepListening(client, { resourceSubscriptions: [...uris] }, { onOpen, onFailure: failToListen, signal })
+      return () => ended.abort()
     },
     async retire() {
       closing.abort()
@@ -231,25 +302,12 @@ function toConnection({ client, transport, options, lane, pool, goodbye, stderrT
   }
 }
 
-/** Keeps a `subscriptions/listen` stream open as long as the connection is (2026-07-28, "Subscriptions"). */
-async function keepListening(
-  client: Client,
-  { config, logger, onToolsChanged }: ConnectOptions,
-  signal: AbortSignal,
-): Promise<void> {
-  for (let delay = RELISTEN_MS.first; !signal.aborted; delay = Math.min(delay * 2, RELISTEN_MS.max)) {
-    const openedAt = Date.now()
-    try {
-      const subscription = await client.listen({ toolsListChanged: true }, { signal })
-      onToolsChanged() // what changed before this moment was not announced
-      if ((await subscription.closed) === 'local') return
-      if (Date.now() - openedAt > RELISTEN_MS.max) delay = RELISTEN_MS.first
-    } catch (error) {
-      if (signal.aborted) return
-      logger.debug({ server: config.name, err: error }, 'cannot listen for changes')
-    }
-    await wait(delay * (0.5 + Math.random()), undefined, { ref: false, signal }).catch(() => {})
-  }
+/** The lists whose changes the backend announces. */
+export function announcedLists(capabilities: JsonObject): ('tools' | 'prompts' | 'resources')[] {
+  return (['tools', 'prompts', 'resources'] as const).filter(kind => {
+    const capability = capabilities[kind]
+    return isJsonObject(capability) && capability.listChanged === true
+  })
 }
 
 function withStderr(

@@ -24,10 +24,10 @@ export function explain(error: unknown, { server, retryAt, redact }: ExplainCont
   const retry = retryAt === undefined ? {} : { retry_at: new Date(retryAt).toISOString() }
 
   if (error instanceof BackendRefusal) {
-    const data = error.data === undefined ? {} : { backend_data: error.data }
-    return toError('BACKEND_ERROR', `the server "${server}" refused: ${error.message}`, {
-      backend_code: error.code,
-      ...data,
+    const data = error.data === undefined ? {} : { backend_data: redactAll(error.data, redact) }
+    return new GatewayError('BACKEND_ERROR', redact(`the server "${server}" refused: ${error.message}`), {
+      cause: new BackendRefusal(error.code, redact(error.message), data.backend_data),
+      details: { backend_code: error.code, ...data, server },
     })
   }
   if (error instanceof ConnectionBroken) {

@@ -7,7 +7,7 @@ import { isRefusal, Unauthorized } from './authorization.js'
 import {
   type CallClock,
   ConnectionBroken,
-  type OutgoingCall,
+  type OutgoingRequest,
   type RawResult,
   SessionLost,
   type StreamPosition,
@@ -24,7 +24,7 @@ export interface HttpCall {
   readonly headers: Readonly<Record<string, string>>
   readonly clock: CallClock
   readonly onMessage: (message: JSONRPCMessage) => void
-  readonly onProgress: OutgoingCall['onProgress']
+  readonly onProgress: OutgoingRequest['onProgress']
   /** The request was sent before, and its stream broke off after this event: what is left of it is asked for. */
   readonly resumeAfter?: string | undefined
 }

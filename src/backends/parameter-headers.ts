@@ -56,3 +56,48 @@ export function encodeHeaderValue(value: string): string {
     ? value
     : `=?base64?${Buffer.from(value, 'utf8').toString('base64')}?=`
 }
+
+const known = new WeakMap<JsonObject, readonly ParameterHeader[]>()
+
+/** The headers that a listed tool asks for, looked up once per list. Annotations that are wrong ask for nothing. */
+function headersOf(inputSchema: JsonObject): readonly ParameterHeader[] {
+  const before = known.get(inputSchema)
+  if (before) return before
+  const found = findParameterHeaders(inputSchema)
+  const headers = typeof found === 'string' ? [] : found
+  known.set(inputSchema, headers)
+  return headers
+}
+
+/** What is wrong with the headers that a request came with, compared with its arguments; undefined when they agree. */
+export function parameterHeaderProblem(
+  inputSchema: unknown,
+  args: JsonObject,
+  header: (name: string) => string | undefined,
+): string | undefined {
+  if (!isJsonObject(inputSchema)) return undefined
+  for (const { name, path } of headersOf(inputSchema)) {
+    const field = `Mcp-Param-${name}`
+    const value = path.reduce<unknown>((node, key) => (isJsonObject(node) ? node[key] : undefined), args)
+    const sent = header(field.toLowerCase())?.trim()
+    if (value === undefined || value === null) {
+      if (sent !== undefined) return `${field} is there, but the body has no ${path.join('.')}`
+    } else if (sent === undefined) return `${field} is missing, and the body has ${path.join('.')}`
+    else if (!isSame(sent, value)) return `${field} is not what the body has as ${path.join('.')}`
+  }
+  return undefined
+}
+
+function isSame(sent: string, value: unknown): boolean {
+  const decoded = decodeHeaderValue(sent)
+  if (decoded === undefined) return false
+  return typeof value === 'number' ? decoded !== '' && Number(decoded) === value : decoded === String(value)
+}
+
+/** Undefined for what no header may hold, and for base64 that is none. */
+function decodeHeaderValue(text: string): string | undefined {
+  const [, encoded] = /^=\?base64\?(.*)\?=$/s.exec(text) ?? []
+  if (encoded === undefined) return /^[\x20-\x7e\t]*$/.test(text) ? text : undefined
+  const bytes = Buffer.from(encoded, 'base64')
+  return bytes.toString('base64') === encoded ? bytes.toString('utf8') : undefined
+}

@@ -1,39 +1,42 @@
 import type { ServerConfig } from '../config/servers-file.js'
 import type { Env } from '../config/variables.js'
 import { GatewayError, messageOf } from '../errors/gateway-error.js'
+import type { JsonObject } from '../json.js'
 import type { Logger } from '../observability/logger.js'
 import type { BackendAuthorization } from './authorization.js'
 import {
   BackendRefusal,
   type CallClock,
+  type ClientPeer,
   ConnectionBroken,
-  type OutgoingCall,
+  type OutgoingRequest,
   type RawResult,
   SessionLost,
   Unreachable,
 } from './call.js'
 import type { Connection } from './connection.js'
 import type { EraVerdict } from './era-verdict.js'
-import type { BackendTool, ToolList } from './tool.js'
+import type { BackendChange } from './server-messages.js'
+import type { ToolList } from './tool.js'
+import { type Watcher, Watchers } from './watchers.js'
 
+const LISTS = ['tools', 'prompts', 'resources'] as const
 const RETRY_MS = { first: 1_000, max: 60_000 }
 // A server may ask for more patience than our own, within reason.
 const MAX_RETRY_AFTER_MS = 60 * 60_000
-// A list without `ttlMs` from a backend that announces no changes is read again after this time.
-const UNANNOUNCED_LIST_MS = 5 * 60_000
-// A shorter `ttlMs` would mean to list before every call.
-const MIN_LIST_MS = 1_000
-const MAX_PAGES = 1_000
-const MAX_TOOLS = 10_000
-// Characters of all definitions together.
-const MAX_LIST_SIZE = 32 * 1024 * 1024
-
 export interface SessionOptions {
   readonly config: ServerConfig
   readonly authorization: BackendAuthorization | undefined
   readonly env: Env
   readonly logger: Logger
   readonly era: EraVerdict
+  /** Sessions of one group have one login. */
+  readonly group: string
+  /** The client that the session is for alone; none where it is shared. */
+  readonly client?: { readonly key: string; readonly capabilities: JsonObject } | undefined
+  /** That client's own session, if it has one: for what the backend says beside any request. */
+  readonly sessionClient?: ClientPeer | undefined
+  readonly onConnected?: (connection: Connection) => void
   /** Adds what every error about this server says. */
   readonly explain: (error: Error, retryAt?: number) => GatewayError
 }
@@ -45,7 +48,9 @@ export class Session {
   #connecting: Promise<Connection> | undefined
   #list: ToolList | undefined
   #listing: Promise<ToolList> | undefined
-  #listIsStale = false
+  /** Grows with each change that is announced; a list is as new as it was when the list was asked for. */
+  #changes = 0
+  #listedAt = 0
   #failures = 0
   #failure: GatewayError | undefined
   #retryAt = 0
@@ -54,9 +59,21 @@ export class Session {
   /** Dropped, but with calls still under way. */
   readonly #retired = new Set<Connection>()
   readonly #closing = new AbortController()
+  readonly #watchers: Watchers
+  #logLevel: { readonly connection: Connection; readonly level: string } | undefined
 
   constructor(options: SessionOptions) {
     this.#options = options
+    const { config, logger } = options
+    this.#watchers = new Watchers(reason => logger.warn({ server: config.name, reason }, 'cannot subscribe again'))
+  }
+
+  get group(): string {
+    return this.#options.group
+  }
+
+  get clientKey(): string | undefined {
+    return this.#options.client?.key
   }
 
   get connection(): Connection | undefined {
@@ -94,7 +111,7 @@ export class Session {
 
   /** The tool list if it can be had without waiting. */
   get freshTools(): ToolList | undefined {
-    return this.#list && !this.#listIsStale && this.#connection && Date.now() < this.#list.expiresAt
+    return this.#list && this.#listedAt === this.#changes && this.#connection && Date.now() < this.#list.expiresAt
       ? this.#list
       : undefined
   }
@@ -102,21 +119,43 @@ export class Session {
   /** The tool list: cached until the backend announces a change or its `ttlMs` ends. Concurrent readers share one read. */
   async tools(): Promise<ToolList> {
     if (this.freshTools) return this.freshTools
-    this.#listing ??= this.#readTools().finally(() => {
-      this.#listing = undefined
-    })
-    return this.#listing
+    const asOf = this.#changes
+    for (;;) {
+      this.#listing ??= this.#readTools().finally(() => {
+        this.#listing = undefined
+      })
+      const list = await this.#listing
+      if (this.#listedAt >= asOf) return list // else it was asked for before the change that this caller knows of
+    }
   }
 
-  /** Like Connection.callTool; a session the backend has forgotten is opened again, once. */
-  async callTool(call: OutgoingCall, tool: BackendTool, clock: CallClock): Promise<RawResult> {
+  /** Like Connection.request; a session the backend has forgotten is opened again, once. */
+  async request(request: OutgoingRequest, clock: CallClock): Promise<RawResult> {
     this.#inFlight++
     try {
-      return await this.#callOnce(call, tool, clock)
+      return await this.#requestOnce(request, clock)
     } finally {
       this.#inFlight--
       if (this.#isRetiring && this.#inFlight === 0) void this.close()
     }
+  }
+
+  /** Sends a notification if a connection is there; for one that is not, nothing has happened yet. */
+  notify(method: string, params: JsonObject): void {
+    this.#connection?.notify(method, params)
+  }
+
+  /** Calls back with what the backend announces, from now on and after each reconnect, until the returned function is called. */
+  async watch(watcher: Watcher): Promise<() => void> {
+    await this.#watchers.add(watcher, await this.connected())
+    return () => {
+      this.#watchers.remove(watcher, this.#connection)
+      if (this.#isRetiring && this.#inFlight === 0) void this.close()
+    }
+  }
+
+  get isWatched(): boolean {
+    return !this.#watchers.isEmpty
   }
 
   /** Closes as soon as no call is under way. */
@@ -125,16 +164,25 @@ export class Session {
     if (this.#inFlight === 0) void this.close()
   }
 
-  async #callOnce(call: OutgoingCall, tool: BackendTool, clock: CallClock): Promise<RawResult> {
+  async #requestOnce(request: OutgoingRequest, clock: CallClock): Promise<RawResult> {
     const connection = this.#connection ?? (await clock.wait(this.connected()))
     try {
-      return await connection.callTool(call, tool, clock)
+      if (request.client?.logLevel !== undefined) await this.#setLogLevel(request.client.logLevel, connection, clock)
+      return await connection.request(request, clock)
     } catch (error) {
       if (isConnectFailure(error)) throw this.#fail(error, connection)
       if (!(error instanceof SessionLost)) throw error
       this.#drop(connection)
-      return (await clock.wait(this.connected())).callTool(call, tool, clock)
+      return (await clock.wait(this.connected())).request(request, clock)
     }
+  }
+
+  /** With 2025 the level is a matter of the session; later it travels with each request. */
+  async #setLogLevel(level: string, connection: Connection, clock: CallClock): Promise<void> {
+    if (connection.era !== 'legacy' || connection.description.capabilities.logging === undefined) return
+    if (this.#logLevel?.connection === connection && this.#logLevel.level === level) return
+    this.#logLevel = { connection, level }
+    await connection.request({ method: 'logging/setLevel', params: { level } }, clock)
   }
 
   async close(): Promise<void> {
@@ -156,26 +204,33 @@ export class Session {
         logger,
         prior: era.get(),
         signal: this.#closing.signal,
-        onToolsChanged: () => {
-          this.#listIsStale = true
-        },
+        client: this.#options.client,
+        sessionClient: this.#options.sessionClient,
+        onChange: change => this.#onChange(change),
         onClose: reason => {
           if (!current || this.#connection !== current) return
           this.#connection = undefined
-          if (!this.#closing.signal.aborted) logger.warn({ server: config.name, reason }, 'backend connection lost')
+          if (this.#closing.signal.aborted) return
+          logger.warn({ server: config.name, reason }, 'backend connection lost')
+          this.#keepWatching()
         },
       })
       current = connection
       era.set(connection.verdict)
       this.#failures = 0
       this.#failure = undefined
-      this.#listIsStale = true // a new process may offer other tools
+      this.#changes++ // a new process may offer other tools
       if (this.#closing.signal.aborted) {
         await connection.close()
         throw new GatewayError('SHUTTING_DOWN', 'the gateway is shutting down')
       }
       this.#connection = connection
       logger.info({ server: config.name, era: connection.era, pid: connection.pid }, 'backend connected')
+      this.#options.onConnected?.(connection)
+      if (this.isWatched) {
+        this.#watchers.renew(connection)
+        for (const kind of LISTS) this.#watchers.announce({ kind })
+      }
       return connection
     } catch (error) {
       // The server itself is well; only its login could not be renewed at this moment.
@@ -211,6 +266,20 @@ export class Session {
     return failure.code === 'AUTH_REQUIRED' && (await this.#options.authorization?.hasUntriedToken()) === true
   }
 
+  #onChange(change: BackendChange): void {
+    if (change.kind === 'tools') this.#changes++
+    this.#watchers.announce(change)
+  }
+
+  /** Connects again for those who watch: nobody else may have a reason to. */
+  #keepWatching(): void {
+    const delayMs = Math.max(RETRY_MS.first, this.#retryAt - Date.now())
+    setTimeout(() => {
+      if (!this.isWatched || this.#connection || this.#closing.signal.aborted) return
+      this.connected().catch(() => this.#keepWatching())
+    }, delayMs).unref()
+  }
+
   /** The next call connects anew; calls under way on this connection may still end well. */
   #drop(connection: Connection): void {
     if (this.#connection !== connection) return
@@ -222,15 +291,17 @@ export class Session {
   async #readTools(mayReconnect = true): Promise<ToolList> {
     const connection = await this.connected()
     try {
-      this.#listIsStale = false
-      const list = await this.#readAllPages(connection)
+      const asOf = this.#changes
+      const { config, logger } = this.#options
+      // Loaded with the first list, as the connection is: a front that only greets its client needs neither.
+      const { readTools } = await import('./tool-pages.js')
+      const list = await readTools(connection, { server: config.name, timeoutMs: config.startupTimeoutMs, logger })
       this.#list = list
-      for (const reason of list.rejected) {
-        this.#options.logger.warn({ server: this.#options.config.name, reason }, 'tool definition left out')
-      }
+      this.#listedAt = asOf
+      for (const { tool, reason } of list.rejected)
+        logger.warn({ server: config.name, tool, reason }, 'tool definition held back')
       return list
     } catch (error) {
-      this.#listIsStale = true
       if (error instanceof SessionLost && mayReconnect) {
         this.#drop(connection)
         return this.#readTools(false)
@@ -238,46 +309,6 @@ export class Session {
       if (isConnectFailure(error) || error instanceof SessionLost) throw this.#fail(error, connection)
       throw this.#options.explain(unavailable(error))
     }
-  }
-
-  async #readAllPages(connection: Connection): Promise<ToolList> {
-    const { config, logger } = this.#options
-    // Loaded with the first list, as the connection is: a front that only greets its client needs neither.
-    const { toToolList } = await import('./tool.js')
-    const { mirrorsParameters } = connection
-    if (!connection.hasTools) return toToolList([], { expiresAt: Number.POSITIVE_INFINITY, mirrorsParameters })
-    let definitions: unknown[] = []
-    const seen = new Set<string>()
-    let cursor: string | undefined
-    let ttlMs = 0
-    let size = 0
-    do {
-      const page = await connection.listTools(cursor)
-      if (!Array.isArray(page.tools)) throw new GatewayError('BACKEND_ERROR', 'its tools/list has no array "tools"')
-      definitions = definitions.concat(page.tools)
-      size += JSON.stringify(page.tools).length
-      if (typeof page.ttlMs === 'number' && page.ttlMs > 0) ttlMs = page.ttlMs
-      const next = page.nextCursor
-      cursor = typeof next === 'string' ? next : undefined
-      if (
-        cursor !== undefined &&
-        (seen.has(cursor) || seen.size >= MAX_PAGES || definitions.length > MAX_TOOLS || size > MAX_LIST_SIZE)
-      ) {
-        logger.warn(
-          { server: config.name, pages: seen.size + 1, tools: definitions.length },
-          'tool list does not end: the rest is ignored',
-        )
-        break
-      }
-      if (cursor !== undefined) seen.add(cursor)
-    } while (cursor !== undefined)
-    const lifetime =
-      ttlMs > 0
-        ? Math.max(ttlMs, MIN_LIST_MS)
-        : connection.announcesToolChanges
-          ? Number.POSITIVE_INFINITY
-          : UNANNOUNCED_LIST_MS
-    return toToolList(definitions.slice(0, MAX_TOOLS), { expiresAt: Date.now() + lifetime, mirrorsParameters })
   }
 }
 

@@ -1,6 +1,7 @@
 import type { Tool } from '@modelcontextprotocol/client'
 import { type ArgumentCheck, compileArgumentCheck } from './argument-check.js'
 import { findParameterHeaders, type ParameterHeader } from './parameter-headers.js'
+import { problemWithSchema } from './schema-check.js'
 
 /** A tool as its backend describes it, with what the gateway works out once per list. */
 export interface BackendTool {
@@ -20,8 +21,17 @@ export interface ToolList {
   readonly byName: ReadonlyMap<string, BackendTool>
   /** When it has to be read again (milliseconds since the epoch). */
   readonly expiresAt: number
-  /** Definitions that were left out, each with the reason. */
-  readonly rejected: readonly string[]
+  /** How long the backend said it may be kept (2026-07-28, "Caching"). */
+  readonly ttlMs?: number
+  readonly rejected: readonly HeldBackTool[]
+}
+
+/** A definition that was left out; the other tools of its server work. */
+export interface HeldBackTool {
+  /** Undefined when it has no name to speak of. */
+  readonly tool: string | undefined
+  /** One short line. */
+  readonly reason: string
 }
 
 // Longer names are no identifiers; they could only slow down matching and logs.
@@ -38,18 +48,53 @@ export function toToolList(
   { expiresAt, mirrorsParameters }: ToolListOptions,
 ): ToolList {
   const byName = new Map<string, BackendTool>()
-  const rejected: string[] = []
+  const rejected: HeldBackTool[] = []
   for (const definition of definitions) {
-    if (!isToolDefinition(definition)) {
-      rejected.push('a tool without a name or an input schema')
+    if (!hasName(definition)) {
+      rejected.push(toHeldBackTool(undefined, 'it has no name, or one that is too long'))
       continue
     }
-    const headers = mirrorsParameters ? findParameterHeaders(definition.inputSchema) : []
-    if (typeof headers === 'string') rejected.push(`the tool "${definition.name}": ${headers}`)
-    else if (byName.has(definition.name)) rejected.push(`a second tool named "${definition.name}"`)
-    else byName.set(definition.name, toBackendTool(definition, headers))
+    const problem = byName.has(definition.name) ? 'another tool has this name' : problemWithSchemas(definition)
+    const tool = problem ?? toTool(definition as Tool, mirrorsParameters)
+    if (typeof tool === 'string') rejected.push(toHeldBackTool(definition.name, tool))
+    else byName.set(definition.name, tool)
   }
   return { tools: [...byName.values()], byName, expiresAt, rejected }
+}
+
+interface NamedDefinition {
+  readonly name: string
+  readonly inputSchema?: unknown
+  readonly outputSchema?: unknown
+}
+
+function hasName(value: unknown): value is NamedDefinition {
+  if (typeof value !== 'object' || value === null || !('name' in value)) return false
+  const { name } = value
+  return typeof name === 'string' && name !== '' && name.length <= MAX_NAME_LENGTH
+}
+
+/** An output schema counts too: a client that compiles it would lose the whole list. */
+function problemWithSchemas({ inputSchema, outputSchema }: NamedDefinition): string | undefined {
+  const problem = problemWithSchema(inputSchema, 'input')
+  if (problem !== undefined) return `input schema: ${problem}`
+  const outputProblem = outputSchema === undefined ? undefined : problemWithSchema(outputSchema, 'output')
+  return outputProblem && `output schema: ${outputProblem}`
+}
+
+const MAX_REASON_LENGTH = 200
+
+/** Names and reasons quote what a server wrote, and are shown to people and models. */
+function toHeldBackTool(name: string | undefined, reason: string): HeldBackTool {
+  return { tool: name && toPlainText(name), reason: toPlainText(reason.slice(0, MAX_REASON_LENGTH)) }
+}
+
+const toPlainText = (text: string) => text.replace(/[\p{Cc}\p{Cf}\p{Cs}\u2028\u2029]/gu, '')
+
+/** In words when its headers are wrong. */
+function toTool(definition: Tool, mirrorsParameters: boolean): BackendTool | string {
+  const headers = mirrorsParameters ? findParameterHeaders(definition.inputSchema) : []
+  return typeof headers === 'string' ? headers : toBackendTool(definition, headers)
 }
 
 function toBackendTool(definition: Tool, parameterHeaders: readonly ParameterHeader[]): BackendTool {
@@ -64,16 +109,4 @@ function toBackendTool(definition: Tool, parameterHeaders: readonly ParameterHea
       return check(args)
     },
   }
-}
-
-function isToolDefinition(value: unknown): value is Tool {
-  if (typeof value !== 'object' || value === null || !('name' in value) || !('inputSchema' in value)) return false
-  const { name, inputSchema } = value
-  return (
-    typeof name === 'string' &&
-    name !== '' &&
-    name.length <= MAX_NAME_LENGTH &&
-    typeof inputSchema === 'object' &&
-    inputSchema !== null
-  )
 }

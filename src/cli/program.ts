@@ -59,6 +59,7 @@ function createProgram(done: (status: number) => void): Command {
     .action(async flags => done(await (await import('./serve.js')).serve(flags)))
   configured('stdio', 'serve MCP on stdin and stdout, for Claude Desktop, Claude Code, Cursor')
     .option('--agent <name>', 'agent whose rules hold')
+    .option('--server <name>', 'only this server, with everything it has, under its own names')
     .option('--debug', 'also offer get_gateway_status (GATEWAY_DEBUG=true)')
     .action(async flags => done(await (await import('./stdio.js')).stdio(flags)))
   configured('status', 'connect to every server and show its state')

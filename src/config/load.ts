@@ -63,8 +63,6 @@ function crossCheck(files: ConfigFiles, servers: readonly ServerConfig[], rules:
           warn(['agents', agent, effect, 'tools', pattern], 'an empty list allows no tool at all')
       }
     }
-    if (entry.max_result_tokens !== undefined)
-      warn(['agents', agent, 'max_result_tokens'], 'is not in effect in this version yet')
   }
   if (!rules.defaults.deny_on_missing_agent && !('default' in rules.agents)) {
     warn(['defaults', 'deny_on_missing_agent'], 'is false, but there is no agent "default" to fall back to')

@@ -3,12 +3,10 @@ import type { Backend } from '../backends/backend.js'
 import type { ToolList } from '../backends/tool.js'
 import { resolveAgent } from '../identity/resolve-agent.js'
 import { exposureOf } from '../rules/compile.js'
+import { LIST_MS, permittedBackends } from './direct-lists.js'
 import { splitDirectName, toDirectName } from './direct-names.js'
 import type { Snapshot } from './snapshot.js'
 import type { Caller, GatewayCall } from './tool.js'
-
-// Longer than most servers need to start, shorter than clients wait for a list.
-const LIST_MS = 20_000
 
 /** A tool of a backend, as a direct name stands for it. */
 export interface DirectTool {
@@ -58,12 +56,7 @@ export async function findDirectTool(call: GatewayCall, agent: string, name: str
   return undefined
 }
 
-const permittedBackends = (call: GatewayCall, agent: string): Backend[] =>
-  [...call.snapshot.backends.values()].filter(({ name }) => call.permits(agent, name))
-
 async function listOf({ owner, caller }: GatewayCall, backend: Backend): Promise<ToolList | undefined> {
-  const { disabled, misconfigured } = backend.config
-  if (disabled || misconfigured.length > 0) return undefined
   const fresh = backend.freshTools(owner)
   if (fresh) return fresh
   const clock = backend.startClock({ timeoutMs: LIST_MS, signal: caller.signal })

@@ -26,3 +26,19 @@ export function splitDirectName(name: string): { readonly server: string; readon
 
 /** The first `__` of the whole name is the one after the server. */
 const splitsAfter = (server: string): boolean => !server.includes('__') && !server.endsWith('_')
+
+const SCHEME = 'gateway://'
+
+/** The URI of a server's resource, or its URI template, in direct mode: the original, whole, behind the server's name. */
+export const toDirectUri = (server: string, uri: string): string => `${SCHEME}${encodeURIComponent(server)}/${uri}`
+
+/** The server and the original URI behind a URI of direct mode; undefined for any other URI. */
+export function splitDirectUri(uri: string): { readonly server: string; readonly uri: string } | undefined {
+  const [, server, original] = /^gateway:\/\/([^/]*)\/(.*)$/s.exec(uri) ?? []
+  if (server === undefined || original === undefined) return undefined
+  try {
+    return { server: decodeURIComponent(server), uri: original }
+  } catch {
+    return undefined // a percent sign that encodes nothing
+  }
+}

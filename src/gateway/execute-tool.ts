@@ -4,7 +4,11 @@ import { z } from 'zod'
 import type { Backend } from '../backends/backend.js'
 import type { BackendTool, ToolList } from '../backends/tool.js'
 import { GatewayError } from '../errors/gateway-error.js'
+import { isJsonObject, type JsonObject } from '../json.js'
 import { decide } from '../rules/decide.js'
+import { isInputRequired } from './input-rounds.js'
+import { toUrlElicitation } from './protocol-errors.js'
+import { asOurs } from './provenance.js'
 import { repairArguments, toolCandidates, unnestCall } from './repair-call.js'
 import {
   agentId,
@@ -71,11 +75,18 @@ export async function callBackendTool(call: GatewayCall, wanted: WantedCall): Pr
     const { name } = tool.definition
     call.tool = name
     if (wanted.names.length > 1) call.decide(agent, server, name)
-    const args = repairArguments(wanted.args, tool)
-    check(args, tool)
-    const { onProgress, meta } = call.caller
-    const outgoing = { name, arguments: args, meta, onProgress }
-    return toCallToolResult(await backend.callTool(outgoing, tool, call.owner, clock))
+    const args = wanted.asIs ? asGiven(wanted.args) : repairArguments(wanted.args, tool)
+    if (!wanted.asIs) check(args, tool)
+    const { onProgress, meta, retry } = call.caller
+    const outgoing = { name, arguments: args, meta, onProgress, retry: retry && { ...retry }, client: call.peer }
+    const result = asOurs(await backend.callTool(outgoing, tool, call.owner, clock))
+    return toCallToolResult(
+      call.caller.era === 'legacy' ? toLegacyResult(result, wanted.isListed ? tool : undefined) : result,
+    )
+  } catch (error) {
+    const elicitation = call.caller.era === 'modern' ? toUrlElicitation(error) : undefined
+    if (!elicitation) throw error
+    return elicitation as unknown as CallToolResult
   } finally {
     clock.stop()
   }
@@ -88,7 +99,13 @@ export interface WantedCall {
   readonly args: unknown
   readonly timeoutMs: number | undefined
   readonly agentId: string | undefined
+  /** Nothing is repaired or checked: the backend's own answer to bad arguments is what the caller wants. */
+  readonly asIs?: boolean
+  /** The caller has the tool's definition from `tools/list`, where the SDK fits its output schema to the era. */
+  readonly isListed?: boolean
 }
+
+const asGiven = (args: unknown): JsonObject => (isJsonObject(args) ? args : {})
 
 /** The call that was meant. Throws INVALID_ARGUMENTS when that cannot be told. */
 function readCall(raw: unknown, backends: ReadonlyMap<string, Backend>): WantedCall {
@@ -150,6 +167,17 @@ function notFound({ server = '', tool = '', snapshot }: GatewayCall, agent: stri
 }
 
 /** The backend's result is relayed, not re-parsed; a legacy `content` that is missing is made an empty list, as the SDK does. */
-function toCallToolResult(result: Readonly<Record<string, unknown>>): CallToolResult {
-  return (Array.isArray(result.content) ? result : { ...result, content: [] }) as CallToolResult
+function toCallToolResult(result: JsonObject): CallToolResult {
+  return (
+    Array.isArray(result.content) || isInputRequired(result) ? result : { ...result, content: [] }
+  ) as CallToolResult
+}
+
+/** On the wire of 2025 `structuredContent` has to be an object, and the schema that `listed` was listed with says so too. */
+function toLegacyResult(result: JsonObject, listed: BackendTool | undefined): JsonObject {
+  const { structuredContent } = result
+  if (structuredContent === undefined) return result
+  const { outputSchema } = listed?.definition ?? {}
+  const isWrapped = !isJsonObject(structuredContent) || (outputSchema !== undefined && outputSchema.type !== 'object')
+  return isWrapped ? { ...result, structuredContent: { result: structuredContent } } : result
 }

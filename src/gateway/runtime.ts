@@ -1,3 +1,4 @@
+import { GatewayError } from '../errors/gateway-error.js'
 import type { Snapshot } from './snapshot.js'
 
 /** Owns the current snapshot and knows which calls are under way. */
@@ -21,8 +22,9 @@ export class Runtime {
     return this.#inFlight
   }
 
-  /** Counts a call until it has settled, so that a shutdown can wait for it. */
+  /** Counts a call until it has settled, so that a shutdown can wait for it. Rejects with SHUTTING_DOWN once that has begun. */
   async track<T>(call: () => Promise<T>): Promise<T> {
+    if (this.#draining) throw new GatewayError('SHUTTING_DOWN', 'the gateway is shutting down: try again in a moment')
     this.#inFlight++
     try {
       return await call()

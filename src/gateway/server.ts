@@ -1,210 +1,321 @@
+import { randomUUID } from 'node:crypto'
 import {
-  type CallToolResult,
   type McpRequestContext,
-  type McpServerFactory,
   ProtocolError,
-  ProtocolErrorCode,
+  type Result,
   Server,
-  type Tool,
+  type ServerCapabilities,
+  type ServerContext,
+  type StandardSchemaV1,
 } from '@modelcontextprotocol/server'
-import { toToolResult } from '../errors/faces.js'
-import { GatewayError, toGatewayError } from '../errors/gateway-error.js'
+import { type BackendAsk, ClientRefusal, type RawResult } from '../backends/call.js'
+import type { BackendChange } from '../backends/server-messages.js'
 import type { Principal } from '../identity/principal.js'
-import type { AuditLog } from '../observability/audit-log.js'
-import type { Logger } from '../observability/logger.js'
+import { isJsonObject, type JsonObject } from '../json.js'
 import { version } from '../version.js'
-import { findDirectTool, isExposedDirectly, listDirectTools } from './direct-mode.js'
-import { callBackendTool, executeTool } from './execute-tool.js'
-import { getGatewayStatus } from './get-gateway-status.js'
-import { getServerTools } from './get-server-tools.js'
-import { listServers } from './list-servers.js'
-import type { Runtime } from './runtime.js'
-import { searchTools } from './search-tools.js'
-import { type Caller, GatewayCall, type GatewayTool } from './tool.js'
+import { relayedCapabilities } from './client-features.js'
+import { type Description, type Entry, invalidParams, methodNotFound, type WatchFilter } from './endpoint.js'
+import type { Front } from './front.js'
+import { isLogLevel, isSevereEnough } from './log-level.js'
+import { PARKED_MS } from './parked-calls.js'
+import type { Caller, CallingClient, ClientSession } from './tool.js'
 
 export const serverInfo = { name: 'agent-mcp-gateway', title: 'Agent MCP Gateway', version }
 
-const INSTRUCTIONS =
-  'This gateway stands in front of several MCP servers. Call search_tools with what you want to do, or list_servers to see the servers and get_server_tools for the tools of one; then execute_tool to call a tool.'
+const CAPABILITIES = 'io.modelcontextprotocol/clientCapabilities'
+const LOG_LEVEL = 'io.modelcontextprotocol/logLevel'
+const LISTS = ['tools', 'prompts', 'resources'] as const
 
-const DIRECT_INSTRUCTIONS =
-  'This gateway stands in front of several MCP servers. Its tools are theirs, named SERVER__TOOL.'
+/** Builds the SDK's server for one exchange (2026 over HTTP) or one connection (a session of 2025, or stdio). */
+export class ServerFactory {
+  readonly #front: Front
+  readonly #principalOf: (context: McpRequestContext) => Principal
 
-export interface GatewayOptions {
-  readonly runtime: Runtime
-  readonly audit: AuditLog
-  readonly logger: Logger
-  /** Also offer get_gateway_status. */
-  readonly debug: boolean
-}
-
-/** The gateway as both fronts see it. */
-export interface GatewayTools {
-  readonly definitions: readonly Tool[]
-  has(name: string): boolean
-  /** Never rejects: every failure is a tool result that a model can read. Leaves one audit line. */
-  call(name: string, args: unknown, caller: Caller): Promise<CallToolResult>
-  /** True when the rules show this caller the backends' own tools. */
-  isDirect(caller: Pick<Caller, 'principal'>): boolean
-  /** Every tool the caller may call, under its direct name. */
-  listDirect(caller: Caller): Promise<Tool[]>
-  /** Calls a tool by its direct name, as `call` does; undefined when the caller can have no such tool. */
-  callDirect(name: string, args: unknown, caller: Caller): Promise<CallToolResult | undefined>
-}
-
-export function createGatewayTools({ runtime, audit, logger, debug }: GatewayOptions): GatewayTools {
-  const tools = new Map<string, GatewayTool>(
-    [listServers, searchTools, getServerTools, executeTool, ...(debug ? [getGatewayStatus] : [])].map(tool => [
-      tool.definition.name,
-      tool,
-    ]),
-  )
-
-  /** The one place where a call is timed, audited and its failure turned into words. */
-  async function answer(name: string, call: GatewayCall, run: () => Promise<CallToolResult>): Promise<CallToolResult> {
-    const started = performance.now()
-    const outcome = await run().then(
-      result => ({ result, code: result.isError === true ? 'TOOL_ERROR' : 'OK' }),
-      thrown => {
-        const error = toGatewayError(thrown)
-        if (error.code === 'INTERNAL')
-          logger.error({ err: error.cause ?? error, operation: name, server: call.server }, 'call failed')
-        return { result: toToolResult(error) as CallToolResult, code: error.code }
-      },
-    )
-    audit.write({
-      time: new Date().toISOString(),
-      principal: call.caller.principal.id,
-      agent: call.agent ?? null,
-      operation: name,
-      server: call.server ?? null,
-      tool: call.tool ?? null,
-      decision: call.decision?.decision ?? null,
-      rule: call.decision?.rule ?? null,
-      code: outcome.code,
-      latency_ms: Math.round((performance.now() - started) * 100) / 100,
-    })
-    return call.caller.era === 'legacy' ? toLegacyResult(outcome.result) : outcome.result
+  constructor(front: Front, principalOf: (context: McpRequestContext) => Principal) {
+    this.#front = front
+    this.#principalOf = principalOf
   }
 
-  const refuseWhenDraining = (): void => {
-    if (!runtime.isDraining) return
-    throw new GatewayError('SHUTTING_DOWN', 'the gateway is shutting down: try again in a moment')
-  }
-
-  return {
-    definitions: [...tools.values()].map(({ definition }) => definition),
-    has: name => tools.has(name),
-    call(name, args, caller) {
-      const call = new GatewayCall(caller, runtime.current)
-      return runtime.track(() =>
-        answer(name.slice(0, 128), call, async () => {
-          refuseWhenDraining()
-          const tool = tools.get(name)
-          if (!tool) throw new GatewayError('TOOL_NOT_FOUND', `the gateway has no tool "${name.slice(0, 128)}"`)
-          return tool.run(call, args)
-        }),
-      )
-    },
-
-    isDirect: caller => isExposedDirectly(runtime.current, caller),
-
-    async listDirect(caller) {
-      const call = new GatewayCall(caller, runtime.current)
-      return listDirectTools(call, call.actAs(undefined))
-    },
-
-    async callDirect(name, args, caller) {
-      const call = new GatewayCall(caller, runtime.current)
-      let isUnknown = false
-      const result = await runtime.track(() =>
-        answer('tools/call', call, async () => {
-          refuseWhenDraining()
-          const found = await findDirectTool(call, call.actAs(undefined), name)
-          isUnknown = found === undefined
-          if (!found) throw new GatewayError('TOOL_NOT_FOUND', `no tool "${name.slice(0, 128)}"`)
-          const wanted = { server: found.server, names: [found.tool], args, timeoutMs: undefined, agentId: undefined }
-          return callBackendTool(call, wanted).catch(error => {
-            // Denied and absent look the same, here as in the list.
-            isUnknown = error instanceof GatewayError && HIDDEN.has(error.code)
-            throw error
-          })
-        }),
-      )
-      return isUnknown ? undefined : result
-    },
-  }
-}
-
-const HIDDEN: ReadonlySet<string> = new Set(['DENIED_BY_POLICY', 'TOOL_NOT_FOUND'])
-
-/** Builds the SDK's server for one exchange (HTTP) or one connection (stdio). */
-export function createServerFactory(
-  tools: GatewayTools,
-  principalOf: (context: McpRequestContext) => Principal,
-): McpServerFactory {
-  return context => {
-    const principal = principalOf(context)
-    const { era } = context
-    const isDirect = asksForDirect(context) || tools.isDirect({ principal })
-    const instructions = isDirect ? DIRECT_INSTRUCTIONS : INSTRUCTIONS
-    const server = new RelayServer(serverInfo, { capabilities: { tools: {} }, instructions })
-    server.setRequestHandler('tools/list', async (_request, { mcpReq }) => ({
-      tools: isDirect ? await tools.listDirect({ principal, era, signal: mcpReq.signal }) : [...tools.definitions],
-    }))
-    server.setRequestHandler('tools/call', async ({ params }, { mcpReq }) => {
-      const { name, arguments: args, _meta: meta } = params
-      const unknown = () => new ProtocolError(ProtocolErrorCode.InvalidParams, `Unknown tool: ${name.slice(0, 128)}`)
-      if (!tools.has(name) && !isDirect) {
-        await tools.call(name, args, { principal, era }) // for its audit line
-        throw unknown()
-      }
-      const progressToken = meta?.progressToken
-      let lastNotice: Promise<void> | undefined
-      const onProgress: Caller['onProgress'] = progress => {
-        // One that is late finds the exchange closed; the result is what counts.
-        lastNotice = mcpReq
-          .notify({ method: 'notifications/progress', params: { ...progress, progressToken } })
-          .catch(() => {})
-      }
-      const caller: Caller = {
-        principal,
-        era,
-        // Over HTTP a client of 2025 that hangs up has not cancelled, and stateless it cannot.
-        signal: era === 'legacy' && context.requestInfo ? undefined : mcpReq.signal,
-        meta,
-        ...(progressToken !== undefined && { onProgress }),
-      }
-      const result = await (tools.has(name) ? tools.call(name, args, caller) : tools.callDirect(name, args, caller))
-      await lastNotice // the result ends the stream that progress travels on
-      if (!result) throw unknown()
-      return result
-    })
+  create(entry: Entry, context: McpRequestContext, description?: Description): RelayServer {
+    const { era, requestInfo } = context
+    const principal = this.#principalOf(context)
+    const front = this.#front
+    const server = new RelayServer({ front, entry, principal, era, isOverHttp: !!requestInfo, description })
+    // With no handler at all the SDK answers with the status that the specification wants (404).
+    const method = era === 'modern' ? requestInfo?.headers.get('mcp-method') : undefined
+    if (method && !front.has(entry, method, principal)) delete server.fallbackRequestHandler
     return server
   }
+
+  /**
+   * For what the SDK answers by what is declared: waits until that is known, or (milliseconds) as long as the client has patience.
+   * A server that is slow to start may have everything.
+   */
+  async createDeclaring(entry: Entry, context: McpRequestContext, patienceMs: number): Promise<RelayServer> {
+    const { era } = context
+    const describing = this.#front.describe(entry, { principal: this.#principalOf(context), era })
+    const late = new Promise<Description>(resolve => setTimeout(resolve, patienceMs, EVERYTHING).unref())
+    return this.create(entry, context, await Promise.race([describing, late]).catch(() => undefined))
+  }
 }
 
-/** `/mcp?expose=direct`, for clients whose rules nobody wants to touch. */
-const asksForDirect = ({ requestInfo }: McpRequestContext): boolean =>
-  requestInfo !== undefined && new URL(requestInfo.url).searchParams.get('expose') === 'direct'
+const EVERYTHING: Description = {
+  capabilities: {
+    tools: { listChanged: true },
+    prompts: { listChanged: true },
+    resources: { listChanged: true, subscribe: true },
+  },
+}
 
-/** Relays results of `tools/call` as they are: the SDK would run its schemas over them and drop what it does not know. */
-class RelayServer extends Server {
+interface RelayOptions {
+  readonly front: Front
+  readonly entry: Entry
+  readonly principal: Principal
+  readonly era: 'legacy' | 'modern'
+  readonly isOverHttp: boolean
+  /** What the client would be told, where that is known. */
+  readonly description: Description | undefined
+}
+
+/**
+ * The SDK's server does handshakes, ids and cancellation; everything else is handed to the front as it came, and back as the
+ * backend wrote it: the SDK's schemas would drop what they do not know.
+ */
+export class RelayServer extends Server {
+  readonly #options: RelayOptions
+  readonly #subscriptions = new Map<string, () => void>()
+  /** Of the transport, once it has one; over stdio the connection is the session. */
+  #sessionId: string | undefined
+  #description: Description
+  #logLevel: string | undefined
+  #stopWatching: Promise<() => void> | undefined
+
+  constructor(options: RelayOptions) {
+    super(serverInfo)
+    this.#options = options
+    this.#description = options.description ?? { capabilities: { tools: {} } }
+    this.#sessionId = options.isOverHttp || options.era === 'modern' ? undefined : randomUUID()
+    this.fallbackRequestHandler = (request, context) => this.#answer(request.method, request.params ?? {}, context)
+    this.fallbackNotificationHandler = async ({ method, params = {} }) => this.#notified(method, params)
+    this.oninitialized = () => {
+      if ('server' in options.entry) this.#watchLists()
+    }
+  }
+
+  override getCapabilities(): ServerCapabilities {
+    return this.#description.capabilities as ServerCapabilities
+  }
+
+  /** Tells a client with a stream open for it that something has changed. */
+  announce(change: BackendChange): void {
+    const isOfList = change.kind !== 'resource'
+    const method = isOfList ? `notifications/${change.kind}/list_changed` : 'notifications/resources/updated'
+    this.#tell(method, isOfList ? {} : change.params)
+  }
+
+  /** Has changes announced until the returned function is called. */
+  watch(filter: WatchFilter): Promise<() => void> {
+    const { front, entry } = this.#options
+    return front.watch(entry, this.#callerBesides(), filter, change => this.announce(change))
+  }
+
+  /** The connection is over: what was kept for its client goes too. */
+  override _onclose(): void {
+    super._onclose()
+    for (const stop of this.#subscriptions.values()) stop()
+    this.#subscriptions.clear()
+    void this.#stopWatching?.then(stop => stop()).catch(() => {})
+    const session = this.#sessionId
+    if (session !== undefined) this.#options.front.release(session)
+  }
+
   protected override _wrapHandler(
     method: string,
     handler: Parameters<Server['_wrapHandler']>[1],
   ): ReturnType<Server['_wrapHandler']> {
-    return method === 'tools/call' ? handler : super._wrapHandler(method, handler)
+    if (method !== 'initialize' && method !== 'server/discover') return handler
+    return async (request, context) => {
+      const result = await handler(request, context)
+      const { front, entry } = this.#options
+      this.#description = await front.describe(entry, this.#callerOf({}, context))
+      const { capabilities, instructions, meta } = this.#description
+      return {
+        ...result,
+        capabilities,
+        ...(instructions !== undefined && { instructions }),
+        ...(meta && { _meta: { ...(isJsonObject(result._meta) && result._meta), ...meta } }),
+      }
+    }
+  }
+
+  // What may be said is for the two sides to agree upon.
+  protected override assertNotificationCapability(): void {}
+  protected override assertCapabilityForMethod(): void {}
+
+  async #answer(method: string, { _meta: meta, ...params }: JsonObject, context: ServerContext): Promise<Result> {
+    const { front, entry, era } = this.#options
+    const notices: Promise<void>[] = []
+    const caller = this.#callerOf(isJsonObject(meta) ? meta : {}, context, notices)
+    if (era === 'legacy') {
+      if (method === 'logging/setLevel') this.#setLevel(params)
+      if (method === 'resources/subscribe') return this.#subscribe(params)
+      if (method === 'resources/unsubscribe') return this.#unsubscribe(params)
+    }
+    const result = await front.request(entry, method, params, caller)
+    if (method.endsWith('/list')) this.#watchLists()
+    await Promise.all(notices) // the result ends the stream that they travel on
+    return result as Result
+  }
+
+  #callerOf(meta: JsonObject, { mcpReq, sessionId }: ServerContext, notices: Promise<void>[] = []): Caller {
+    const { principal, era, isOverHttp } = this.#options
+    const { progressToken } = meta
+    // One that is late finds the exchange closed; the result is what counts.
+    const tell: CallingClient['tell'] = (method, params) => {
+      if (this.#mayTell(method, params, caller.client?.logLevel))
+        notices.push(mcpReq.notify({ method, params }).catch(() => {}))
+    }
+    this.#sessionId ??= sessionId
+    const client = this.#clientOf(mcpReq, this.#sessionId, tell)
+    const inputResponses = mcpReq.inputResponses
+    const requestState = mcpReq.requestState()
+    const caller: Caller = {
+      principal,
+      era,
+      // A client of 2025 without a session that hangs up has not cancelled, and cannot.
+      signal: era === 'legacy' && isOverHttp && this.#sessionId === undefined ? undefined : mcpReq.signal,
+      meta,
+      client,
+      ...(progressToken !== undefined && {
+        onProgress: progress => tell('notifications/progress', { ...progress, progressToken }),
+      }),
+      ...((inputResponses !== undefined || requestState !== undefined) && {
+        retry: { ...(inputResponses && { inputResponses }), ...(requestState !== undefined && { requestState }) },
+      }),
+    }
+    return caller
+  }
+
+  #clientOf(
+    mcpReq: ServerContext['mcpReq'],
+    sessionId: string | undefined,
+    tell: CallingClient['tell'],
+  ): CallingClient | undefined {
+    if (this.#options.era === 'modern') {
+      const { [CAPABILITIES]: capabilities, [LOG_LEVEL]: level } = { ...mcpReq.envelope } as JsonObject
+      return { capabilities: relayedCapabilities(capabilities), logLevel: isLogLevel(level) ? level : undefined, tell }
+    }
+    if (sessionId === undefined) return undefined
+    return {
+      capabilities: relayedCapabilities(this.getClientCapabilities()),
+      logLevel: this.#logLevel,
+      session: this.#session(sessionId),
+      ask: ask => asClient(ask, (request, options) => mcpReq.send(request, AS_IT_IS, options)),
+      tell,
+    }
+  }
+
+  /** For what is said to the client beside any request of its own. */
+  #session(id: string): ClientSession {
+    const peer = {
+      principal: this.#options.principal.id,
+      capabilities: relayedCapabilities(this.getClientCapabilities()),
+      takesLogs: true,
+      ask: (ask: BackendAsk) => asClient(ask, (request, options) => this.request(request, AS_IT_IS, options)),
+      tell: (method: string, params: JsonObject) => this.#tell(method, params),
+    }
+    return { id, peer }
+  }
+
+  #callerBesides(): Caller {
+    const { principal, era } = this.#options
+    const id = this.#sessionId
+    if (id === undefined) return { principal, era }
+    const { peer, ...session } = this.#session(id)
+    const { capabilities, ask, tell } = peer
+    return {
+      principal,
+      era,
+      client: { capabilities, ask, tell, logLevel: this.#logLevel, session: { ...session, peer } },
+    }
+  }
+
+  #setLevel({ level }: JsonObject): void {
+    if (!isLogLevel(level)) throw invalidParams(`Invalid log level: ${JSON.stringify(level)?.slice(0, 100)}`)
+    this.#logLevel = level
+  }
+
+  async #subscribe({ uri }: JsonObject): Promise<Result> {
+    const { resources } = this.#description.capabilities
+    if (this.#sessionId === undefined || !isJsonObject(resources) || resources.subscribe !== true)
+      throw methodNotFound()
+    if (typeof uri !== 'string') throw invalidParams('Invalid params: uri must be a string', { uri })
+    if (this.#subscriptions.has(uri)) return {}
+    if (this.#subscriptions.size >= MAX_SUBSCRIPTIONS) throw invalidParams('Too many subscriptions')
+    this.#subscriptions.set(uri, await this.watch({ lists: [], uris: [uri] }))
+    return {}
+  }
+
+  #unsubscribe({ uri }: JsonObject): Result {
+    this.#subscriptions.get(String(uri))?.()
+    this.#subscriptions.delete(String(uri))
+    return {}
+  }
+
+  /** A client of 2025 is told of changes without having asked. */
+  #watchLists(): void {
+    if (this.#options.era === 'modern' || this.#sessionId === undefined) return
+    const announced = LISTS.filter(list => {
+      const capability = this.#description.capabilities[list]
+      return isJsonObject(capability) && capability.listChanged === true
+    })
+    if (announced.length === 0 || this.#stopWatching) return
+    this.#stopWatching = this.watch({ lists: announced, uris: [] })
+    this.#stopWatching.catch(() => {
+      this.#stopWatching = undefined // the next list is another chance
+    })
+  }
+
+  #notified(method: string, params: JsonObject): void {
+    const { front, entry } = this.#options
+    front.notify(entry, method, params, this.#callerBesides())
+  }
+
+  #tell(method: string, params: JsonObject): void {
+    if (this.#mayTell(method, params, this.#logLevel)) void this.notification({ method, params }).catch(() => {})
+  }
+
+  #mayTell(method: string, params: JsonObject, level: string | undefined): boolean {
+    return method !== 'notifications/message' || isSevereEnough(params.level, level)
   }
 }
 
-/** On the wire of 2025, `structuredContent` has to be an object. */
-function toLegacyResult(result: CallToolResult): CallToolResult {
-  const { structuredContent } = result
-  if (
-    structuredContent === undefined ||
-    (typeof structuredContent === 'object' && structuredContent !== null && !Array.isArray(structuredContent))
-  )
-    return result
-  return { ...result, structuredContent: { result: structuredContent } }
+const MAX_SUBSCRIPTIONS = 1_000
+
+type SendRequest = (
+  request: { readonly method: string; readonly params: Record<string, unknown> },
+  options: Parameters<ServerContext['mcpReq']['send']>[2],
+) => Promise<RawResult>
+
+/** Puts a backend's request to the client. People take their time to answer. */
+async function asClient({ method, params, signal, onProgress }: BackendAsk, send: SendRequest): Promise<RawResult> {
+  try {
+    return await send(
+      { method, params: { ...params } },
+      {
+        signal,
+        timeout: PARKED_MS,
+        resetTimeoutOnProgress: true,
+        onprogress: progress => onProgress?.(progress),
+      },
+    )
+  } catch (error) {
+    if (error instanceof ProtocolError) throw new ClientRefusal(error.code, error.message, error.data)
+    throw new ClientRefusal(-32603, 'the client did not answer')
+  }
+}
+
+/** A schema that takes everything: what only passes through is not parsed again. */
+const AS_IT_IS: StandardSchemaV1<RawResult, RawResult> = {
+  '~standard': { version: 1, vendor: 'agent-mcp-gateway', validate: value => ({ value: value as RawResult }) },
 }

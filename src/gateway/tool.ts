@@ -1,11 +1,14 @@
 import type { CallToolResult, Progress, Tool } from '@modelcontextprotocol/server'
 import { z } from 'zod'
-import type { Cancellation } from '../backends/call.js'
+import type { CallOwner } from '../backends/backend.js'
+import { type Cancellation, type ClientPeer, ClientRefusal } from '../backends/call.js'
 import { GatewayError } from '../errors/gateway-error.js'
 import type { Principal } from '../identity/principal.js'
 import { resolveAgent } from '../identity/resolve-agent.js'
+import type { JsonObject } from '../json.js'
 import { entriesFor } from '../rules/compile.js'
 import { type Decision, decide } from '../rules/decide.js'
+import { featuresIn, missingFor } from './client-features.js'
 import type { Snapshot } from './snapshot.js'
 
 /** Who calls and how the call arrived. */
@@ -17,8 +20,32 @@ export interface Caller {
   /** Present when the caller asked for progress. */
   readonly onProgress?: ((progress: Progress) => void) | undefined
   /** `_meta` of the request; what it says about this hop alone is dropped on the way. */
-  readonly meta?: Readonly<Record<string, unknown>> | undefined
+  readonly meta?: JsonObject | undefined
+  /** The client, where there is a way back to it. */
+  readonly client?: CallingClient | undefined
+  /** What a client of 2026 brings along when it comes back with answers. */
+  readonly retry?: { readonly inputResponses?: JsonObject; readonly requestState?: unknown } | undefined
 }
+
+/** The client behind a call, as far as a backend may turn to it. */
+export interface CallingClient {
+  /** Its client capabilities, as backends may hear of them. */
+  readonly capabilities: JsonObject
+  readonly logLevel?: string | undefined
+  /** Its session with the gateway (2025). */
+  readonly session?: ClientSession | undefined
+  /** Puts a request to it while its own is under way; absent where there is no way. */
+  readonly ask?: ClientPeer['ask'] | undefined
+  readonly tell: ClientPeer['tell']
+}
+
+export interface ClientSession {
+  readonly id: string
+  /** Reaches it beside any request. */
+  readonly peer: ClientPeer
+}
+
+const METHOD_NOT_FOUND = -32601
 
 /** One call of one of the gateway's tools: one snapshot, and what the audit line will say, filled in as it becomes known. */
 export class GatewayCall {
@@ -28,8 +55,11 @@ export class GatewayCall {
   server: string | undefined
   tool: string | undefined
   decision: Decision | undefined
+  /** True where one client talks to one backend as if there were nobody in between. */
+  readonly isOneToOne: boolean
 
-  constructor(caller: Caller, snapshot: Snapshot) {
+  constructor(caller: Caller, snapshot: Snapshot, isOneToOne = false) {
+    this.isOneToOne = isOneToOne
     this.caller = { ...caller, meta: withoutHopFields(caller.meta) }
     this.snapshot = snapshot
   }
@@ -57,11 +87,43 @@ export class GatewayCall {
    * For whom connections are kept apart: the agent by the entry that rules it, because names below an entry are for the caller to
    * make up.
    */
-  get owner(): { agent: string; principal: string } {
+  get owner(): CallOwner {
     const [entry] = entriesFor(this.snapshot.rules, this.agent ?? '')
-    return { agent: entry?.name ?? '', principal: this.caller.principal.id }
+    const { client, principal } = this.caller
+    return { agent: entry?.name ?? '', principal: principal.id, client: client && this.#ownClient(client) }
+  }
+
+  /** The client as a backend may turn to it while this call is under way. */
+  get peer(): ClientPeer | undefined {
+    const { client, principal } = this.caller
+    if (!client) return undefined
+    const { capabilities, logLevel, session, ask, tell } = client
+    const takesLogs = logLevel !== undefined || (this.isOneToOne && session !== undefined)
+    return { principal: principal.id, capabilities, logLevel, takesLogs, ask: gated(ask, capabilities), tell }
+  }
+
+  /** Clients that can be asked nothing may share a session, unless this entry is one session for one client. */
+  #ownClient({ capabilities, logLevel, session }: CallingClient): CallOwner['client'] {
+    const features = featuresIn(capabilities)
+    if (session) {
+      return features || this.isOneToOne ? { key: session.id, capabilities, session: session.peer } : undefined
+    }
+    const level = this.isOneToOne ? logLevel : undefined
+    if (!features && level === undefined) return undefined
+    // Nobody tells later that its roots have changed.
+    const declared = features?.roots ? { ...capabilities, roots: {} } : capabilities
+    return { key: JSON.stringify([this.caller.principal.id, features, level]), capabilities: declared }
   }
 }
+
+/** Asks only what the client has declared. */
+const gated =
+  (ask: ClientPeer['ask'] | undefined, capabilities: JsonObject): ClientPeer['ask'] =>
+  async request => {
+    if (!ask || missingFor(request.method, request.params, capabilities) !== undefined)
+      throw new ClientRefusal(METHOD_NOT_FOUND, `the client does not support ${request.method.slice(0, 100)}`)
+    return ask(request)
+  }
 
 /** `_meta` without the envelope of 2026-07-28 and the progress token: they mean the hop to the gateway. */
 function withoutHopFields(meta: Caller['meta']): Caller['meta'] {
@@ -110,6 +172,9 @@ export function parseArguments<T>(schema: z.ZodType<T>, args: unknown): T {
 export function toResult(content: Record<string, unknown>): CallToolResult {
   return { content: [{ type: 'text', text: JSON.stringify(content) }], structuredContent: content }
 }
+
+/** What a caller must not be able to tell apart. */
+export const HIDDEN: ReadonlySet<string> = new Set(['DENIED_BY_POLICY', 'TOOL_NOT_FOUND'])
 
 /** Denied, hidden and absent read the same: the refusal must not tell whether something exists. */
 export function notAvailable(agent: string, server: string, tool?: string): GatewayError {

@@ -1,4 +1,5 @@
 import type { AuthInfo } from '@modelcontextprotocol/server'
+import type { Context } from 'hono'
 import { createMiddleware } from 'hono/factory'
 import type { Principal } from '../identity/principal.js'
 import { InvalidTokenError, type TokenVerifier, type VerifiedToken } from '../identity/token-verifier.js'
@@ -21,16 +22,15 @@ const BEARER = /^Bearer +([A-Za-z0-9\-._~+/]+=*)$/i
  * Wants a bearer token on every request and method (RFC 6750, RFC 9728 section 5.1). Without credentials the challenge carries
  * no `error`; with bad ones it says what was got and what was wanted, never the token.
  */
-export function requireBearer({ verifier, metadataUrl, scopes }: BearerOptions) {
-  const challenge = (extra: Record<string, string> = {}) => {
-    const parameters = { resource_metadata: metadataUrl, scope: scopes.join(' '), ...extra }
-    return `Bearer ${Object.entries(parameters)
-      .map(([name, value]) => `${name}="${quotable(value)}"`)
-      .join(', ')}`
-  }
-  const missing = challenge()
-
+export function requireBearer(options: BearerOptions | ((c: Context) => BearerOptions)) {
   return createMiddleware<Authenticated>(async (c, next) => {
+    const { verifier, metadataUrl, scopes } = typeof options === 'function' ? options(c) : options
+    const challenge = (extra: Record<string, string> = {}) => {
+      const parameters = { resource_metadata: metadataUrl, scope: scopes.join(' '), ...extra }
+      return `Bearer ${Object.entries(parameters)
+        .map(([name, value]) => `${name}="${quotable(value)}"`)
+        .join(', ')}`
+    }
     const header = c.req.header('authorization')
     if (header === undefined || !/^bearer\b/i.test(header)) {
       return c.json(
@@ -39,7 +39,7 @@ export function requireBearer({ verifier, metadataUrl, scopes }: BearerOptions) 
             'a bearer token is needed: send "Authorization: Bearer TOKEN" (gateway token issue --agent NAME makes one)',
         },
         401,
-        { 'WWW-Authenticate': missing },
+        { 'WWW-Authenticate': challenge() },
       )
     }
     const token = BEARER.exec(header)?.[1]

@@ -21,6 +21,12 @@ export interface DirectCall {
   readonly meta: JsonObject | undefined
 }
 
+const MISSING_CAPABILITY = -32021
+
+/** The status that an error has over HTTP (2026-07-28, "Error Codes"). */
+export const statusOf = (outcome: { readonly result: JsonObject } | { readonly error: JsonObject }): number =>
+  'error' in outcome && outcome.error.code === MISSING_CAPABILITY ? 400 : 200
+
 /**
  * Takes a request only if it is plainly a well-formed `tools/call` without progress or logging. Everything else, every malformed
  * request included, is left to the SDK, whose answer is the specified one; so the two lanes cannot disagree about errors.
@@ -73,12 +79,18 @@ function isPlainLegacy(headers: IncomingHttpHeaders): boolean {
 }
 
 /** The response as the SDK would encode it for the same era. */
-export function toDirectResponse({ id, era }: DirectCall, result: JsonObject, serverInfo: JsonObject): string {
+export function toDirectResponse(
+  { id, era }: DirectCall,
+  outcome: { readonly result: JsonObject } | { readonly error: JsonObject },
+  serverInfo: JsonObject,
+): string {
+  if ('error' in outcome) return JSON.stringify({ jsonrpc: '2.0', id, error: outcome.error })
+  const { result } = outcome
   if (era === 'legacy') return JSON.stringify({ jsonrpc: '2.0', id, result })
   const meta = isJsonObject(result._meta) ? result._meta : {}
   return JSON.stringify({
     jsonrpc: '2.0',
     id,
-    result: { ...result, resultType: 'complete', _meta: { [META.serverInfo]: serverInfo, ...meta } },
+    result: { resultType: 'complete', ...result, _meta: { [META.serverInfo]: serverInfo, ...meta } },
   })
 }

@@ -24,6 +24,8 @@ export interface CompiledAgent {
   readonly name: string
   /** What the agent sees; undefined: what its ancestors say. */
   readonly expose: AgentRules['expose']
+  /** What a result may cost it; undefined: what its ancestors say. */
+  readonly maxResultTokens: number | undefined
   readonly allow: CompiledAccess
   readonly deny: CompiledAccess
 }
@@ -67,10 +69,17 @@ export function entriesFor(rules: AccessRules, agent: string): readonly Compiled
 export const exposureOf = (rules: AccessRules, agent: string): 'discover' | 'direct' =>
   entriesFor(rules, agent).find(({ expose }) => expose !== undefined)?.expose ?? 'discover'
 
+/** What a result may cost an agent, in tokens: the least that it or an ancestor may have; undefined: anything. */
+export function resultBudgetOf(rules: AccessRules, agent: string): number | undefined {
+  const budgets = entriesFor(rules, agent).flatMap(({ maxResultTokens }) => maxResultTokens ?? [])
+  return budgets.length > 0 ? Math.min(...budgets) : undefined
+}
+
 function compileAgent(name: string, entry: AgentRules): CompiledAgent {
   return {
     name,
     expose: entry.expose,
+    maxResultTokens: entry.max_result_tokens,
     allow: compileAccess(entry.allow, ['agents', name, 'allow']),
     deny: compileAccess(entry.deny, ['agents', name, 'deny']),
   }

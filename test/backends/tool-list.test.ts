@@ -1,4 +1,5 @@
-import { expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
+import { toToolList } from '../../src/backends/tool.js'
 import { OWNER, openBackend, type TestBackend } from '../fixtures/backend.js'
 import { createServer } from '../fixtures/servers/by-hand.js'
 import { TOOLS } from '../fixtures/servers/rich.js'
@@ -46,7 +47,93 @@ inBothEras('a faulty definition costs only itself (%s)', async era => {
   await using server = lists('faulty', era)
   const { tools, rejected } = await server.backend.tools(OWNER)
   expect(tools.map(({ definition }) => definition.name)).toEqual(['good', 'count_reads'])
-  expect(rejected).toHaveLength(6)
+  expect(rejected).toEqual([
+    { tool: 'good', reason: 'another tool has this name' },
+    { tool: 'no_schema', reason: 'input schema: it is not an object' },
+    ...Array.from({ length: 4 }, () => ({ tool: undefined, reason: 'it has no name, or one that is too long' })),
+  ])
+})
+
+test('nine good tools and a bad one are nine tools, and one held back', async () => {
+  const good = Array.from({ length: 9 }, (_, i) => ({ name: `good_${i}`, inputSchema: { type: 'object' } }))
+  const bad = { name: 'bad', inputSchema: { type: 'object', properties: { a: { $ref: 'https://example.com/a' } } } }
+  await using http = await openLegacySessions(createServer({ tools: [...good.slice(0, 4), bad, ...good.slice(4)] }))
+  await using server = openBackend({ url: http.url })
+  expect(await server.toolNames()).toEqual(good.map(({ name }) => name))
+  expect((await server.backend.tools(OWNER)).rejected).toEqual([
+    { tool: 'bad', reason: 'input schema: the reference "https://example.com/a" points outside of the schema' },
+  ])
+  await expect(server.call('good_8')).resolves.toMatchObject({ content: [] })
+})
+
+describe('a tool is held back for its schemas', () => {
+  const inputSchema = { type: 'object' }
+  const recursive = { type: 'object', properties: { next: { $ref: '#' } } }
+  const listOf = (definitions: readonly unknown[], mirrorsParameters = false) =>
+    toToolList(definitions, { expiresAt: 0, mirrorsParameters })
+
+  test.each([
+    { definition: { inputSchema: { type: 'string' } }, reason: 'input schema: its type is "string", not "object"' },
+    { definition: { inputSchema: [] }, reason: 'input schema: it is not an object' },
+    { definition: { inputSchema: recursive }, reason: 'input schema: the reference "#" is recursive' },
+    {
+      definition: { inputSchema, outputSchema: recursive },
+      reason: 'output schema: the reference "#" is recursive',
+    },
+    { definition: { inputSchema, outputSchema: null }, reason: 'output schema: it is not an object' },
+    {
+      definition: { inputSchema, outputSchema: { type: 'nonsense' } },
+      reason: expect.stringMatching(/^output schema: "\/type" must be one of/),
+    },
+    {
+      definition: { inputSchema: recursive, outputSchema: { type: 'nonsense' } },
+      reason: 'input schema: the reference "#" is recursive',
+    },
+  ])('$reason', ({ definition, reason }) => {
+    const { tools, byName, rejected } = listOf([
+      { name: 'bad', ...definition },
+      { name: 'good', inputSchema },
+    ])
+    expect(rejected).toEqual([{ tool: 'bad', reason }])
+    expect(tools.map(({ definition }) => definition.name)).toEqual(['good'])
+    expect([...byName.keys()]).toEqual(['good'])
+  })
+
+  test('an output schema of any type is one', () => {
+    expect(listOf([{ name: 'a', inputSchema, outputSchema: { type: 'array' } }]).rejected).toEqual([])
+  })
+
+  test('a bad definition does not take the name from a good one', () => {
+    const { tools, rejected } = listOf([
+      { name: 'a', inputSchema: recursive },
+      { name: 'a', inputSchema },
+    ])
+    expect(tools).toHaveLength(1)
+    expect(rejected).toHaveLength(1)
+  })
+
+  test('wrong headers count where headers are sent', () => {
+    const definition = { name: 'a', inputSchema: { properties: { b: { type: 'object', 'x-mcp-header': 'B' } } } }
+    expect(listOf([definition]).rejected).toEqual([])
+    expect(listOf([definition], true).rejected).toEqual([
+      { tool: 'a', reason: 'x-mcp-header of "b" is not on a string, integer or boolean' },
+    ])
+  })
+
+  test('what is said about it is short and has no control characters', () => {
+    const evil = `a\u001b[2J\n\u202e\ud800${'é'.repeat(200)}`
+    const headers = { properties: { [evil.repeat(5)]: { 'x-mcp-header': 1 } } }
+    const definitions = [{ type: evil }, { properties: { [evil]: { $ref: `#${evil}` } } }, headers]
+    const { rejected } = listOf(
+      definitions.map((inputSchema, i) => ({ name: `${evil}${i}`, inputSchema })),
+      true,
+    )
+    expect(rejected).toHaveLength(3)
+    for (const { tool, reason } of rejected) {
+      expect(tool).toMatch(/^a\[2Jé+\d$/)
+      expect(reason).toMatch(/^[^\p{Cc}\p{Cf}\p{Cs}\u2028\u2029]{10,200}$/u)
+    }
+  })
 })
 
 inBothEras('a list that is none is an error of that server (%s)', async era => {

@@ -101,6 +101,7 @@ describe('warnings', () => {
 
   test.each<[what: string, rules: object]>([
     ['a glob that matches nothing now', agent({ allow: { servers: ['gone-*'] }, deny: { tools: { '*': ['x'] } } })],
+    ['a budget for results', agent({ max_result_tokens: 1_000 })],
     ['an empty deny list', agent({ deny: { tools: { docs: [] } } })],
     ['a fallback that is there', { agents: { default: {} }, defaults: { deny_on_missing_agent: false } }],
   ])('none for %s', async (_, written) => {

@@ -2,8 +2,8 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { errorCodes, type GatewayErrorCode } from '../../src/errors/gateway-error.js'
+import { Front } from '../../src/gateway/front.js'
 import { Runtime } from '../../src/gateway/runtime.js'
-import { createGatewayTools } from '../../src/gateway/server.js'
 import { nodeServer, openTestGateway, type TestGateway } from '../fixtures/gateway.js'
 
 const statusServer = createServer((request, response) => {
@@ -88,13 +88,13 @@ test('INTERNAL hides its cause', async () => {
     }
   })()
   const snapshot = { ...runtime.current, rules: { ...runtime.current.rules, agents: broken } }
-  const tools = createGatewayTools({
+  const front = new Front({
     runtime: new Runtime(snapshot),
     audit: { write() {}, async close() {} },
     logger,
     debug: false,
   })
-  const result = await tools.call(
+  const result = await front.callSmallTool(
     'list_servers',
     { agent_id: 'admin' },
     { principal: { id: 'x', agents: 'any' }, era: 'modern' },

@@ -262,8 +262,8 @@ describe('bad input', () => {
 
   test('definitions that are not what they should be do no harm', async () => {
     const odd = [
-      { name: 'odd', title: 7, description: { text: 'no' }, inputSchema: { type: 'object', properties: [1] } },
-      { name: 'odder', annotations: null, description: null, inputSchema: { properties: null } },
+      { name: 'odd', title: 7, description: { text: 'no' }, inputSchema: { type: 'object', 'x-odd': [1] } },
+      { name: 'odder', annotations: null, description: null, inputSchema: {} },
     ]
     const gateway = await open({ odd: listing(odd) })
     expect(namesOf(await find(gateway, { query: 'odd' }))).toEqual(['odd/odd', 'odd/odder'])

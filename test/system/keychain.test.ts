@@ -8,8 +8,8 @@ import { text } from 'node:stream/consumers'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Env } from '../../src/config/variables.js'
 import { startProcess } from '../credentials/gateway-process.js'
-import { type SecretService, startSecretService } from './secret-service.js'
 import { newKey, useStateDirectory } from '../credentials/state-directory.js'
+import { type SecretService, startSecretService } from './secret-service.js'
 
 const compiled = (path: string) => new URL(`../../dist/${path}`, import.meta.url)
 // The compiled one: the child it starts is a file beside it.

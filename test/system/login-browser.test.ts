@@ -1,8 +1,8 @@
 import { type Browser, chromium } from 'playwright-core'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { openWorld } from '../e2e/login-world.js'
 import { openOidcProvider } from '../fixtures/oidc-provider.js'
 import { openProtectedServer } from '../fixtures/protected-server.js'
-import { openWorld } from '../e2e/login-world.js'
 
 let browser: Browser
 beforeAll(async () => {

@@ -1,0 +1,55 @@
+import { isJsonObject, type JsonObject } from '../json.js'
+
+/** What a client may declare that lets a server ask it something. */
+const FEATURES = ['elicitation', 'sampling', 'roots'] as const
+
+// A task outlives the request it began with, which nothing here keeps track of.
+const NOT_RELAYED = 'tasks'
+const TASKS_EXTENSION = 'io.modelcontextprotocol/tasks'
+
+/** Client capabilities as a backend may hear of them: all of them, but for what the gateway cannot relay. */
+export function relayedCapabilities(declared: unknown): JsonObject {
+  if (!isJsonObject(declared)) return {}
+  const { [NOT_RELAYED]: _tasks, extensions, ...rest } = declared
+  if (!isJsonObject(extensions)) return rest
+  const { [TASKS_EXTENSION]: _extension, ...others } = extensions
+  return Object.keys(others).length > 0 ? { ...rest, extensions: others } : rest
+}
+
+/** What of the capabilities decides whether a client can share a session of the 2025 era with others; undefined: it can. */
+export function featuresIn(capabilities: JsonObject): JsonObject | undefined {
+  const declared = FEATURES.filter(feature => isJsonObject(capabilities[feature]))
+  return declared.length > 0 ? Object.fromEntries(declared.map(feature => [feature, capabilities[feature]])) : undefined
+}
+
+/**
+ * The capabilities a client would have to declare before it may be asked this (2026-07-28, "Multi Round-Trip Requests"); undefined
+ * when it has declared them, `unknown` when there is no such request.
+ */
+export function missingFor(
+  method: string,
+  params: JsonObject,
+  { elicitation, sampling, roots }: JsonObject,
+): JsonObject | 'unknown' | undefined {
+  switch (method) {
+    case 'elicitation/create': {
+      const mode = params.mode === 'url' ? 'url' : 'form'
+      return declaresMode(elicitation, mode) ? undefined : { elicitation: { [mode]: {} } }
+    }
+    case 'sampling/createMessage': {
+      const needed = params.tools || params.toolChoice ? { tools: {} } : {}
+      const declared = isJsonObject(sampling) ? sampling : undefined
+      return declared && Object.keys(needed).every(key => key in declared) ? undefined : { sampling: needed }
+    }
+    case 'roots/list':
+      return isJsonObject(roots) ? undefined : { roots: {} }
+    default:
+      return 'unknown'
+  }
+}
+
+/** A client that names no mode has the one there was at first. */
+function declaresMode(elicitation: unknown, mode: 'form' | 'url'): boolean {
+  if (!isJsonObject(elicitation)) return false
+  return mode in elicitation || (mode === 'form' && !('url' in elicitation))
+}

@@ -1,0 +1,109 @@
+import type { CallToolResult } from '@modelcontextprotocol/server'
+import type { RawResult } from '../backends/call.js'
+import { GatewayError } from '../errors/gateway-error.js'
+import { isJsonObject, type JsonObject } from '../json.js'
+import { resultBudgetOf } from '../rules/compile.js'
+import type { Audited } from './audited.js'
+import {
+  type CutResult,
+  type Description,
+  type Endpoint,
+  invalidParams,
+  methodNotFound,
+  unknownTool,
+} from './endpoint.js'
+import { executeTool } from './execute-tool.js'
+import { refusalIn, toProtocolError, URL_ELICITATION_REQUIRED } from './protocol-errors.js'
+import type { Runtime } from './runtime.js'
+import type { GatewayCall, GatewayTool } from './tool.js'
+
+const INSTRUCTIONS =
+  'This gateway stands in front of several MCP servers. Call search_tools with what you want to do, or list_servers to see the servers and get_server_tools for the tools of one; then execute_tool to call a tool.'
+
+export interface DiscoverEndpointOptions {
+  readonly runtime: Runtime
+  readonly audited: Audited
+  readonly tools: readonly GatewayTool[]
+  readonly cut: CutResult
+  /** Offered to agents with a budget for results only. */
+  readonly readResult: GatewayTool
+}
+
+/** The few small tools (DESIGN section 3), whatever stands behind them. */
+export class DiscoverEndpoint implements Endpoint {
+  readonly methods: ReadonlySet<string> = new Set(['tools/list', 'tools/call'])
+  readonly #options: DiscoverEndpointOptions
+  readonly #tools: ReadonlyMap<string, GatewayTool>
+
+  constructor(options: DiscoverEndpointOptions) {
+    this.#options = options
+    this.#tools = new Map([...options.tools, options.readResult].map(tool => [tool.definition.name, tool]))
+  }
+
+  has(name: string): boolean {
+    return this.#tools.has(name)
+  }
+
+  async describe(): Promise<Description> {
+    return { capabilities: { tools: {} }, instructions: INSTRUCTIONS }
+  }
+
+  async request(call: GatewayCall, method: string, params: JsonObject): Promise<RawResult> {
+    if (method === 'tools/list') return { tools: this.#listed(call).map(({ definition }) => definition) }
+    if (method !== 'tools/call') throw methodNotFound()
+    if (typeof params.name !== 'string') throw invalidParams('Invalid params: name must be a string')
+    return this.callTool(call, params.name, params.arguments)
+  }
+
+  /** Rejects with ProtocolError for a tool that the gateway does not have. */
+  callTool(call: GatewayCall, name: string, args: unknown): Promise<CallToolResult> {
+    const { runtime, audited, cut } = this.#options
+    const run = () =>
+      runtime.track(async () => {
+        const tool = this.#tools.get(name)
+        if (!tool) throw new GatewayError('TOOL_NOT_FOUND', `the gateway has no tool "${name.slice(0, 128)}"`)
+        const result = await tool.run(call, args)
+        return tool === executeTool ? cut(result, call, agentIdIn(args)) : result
+      })
+    const asRefusal = (error: GatewayError) => {
+      if (!this.#tools.has(name)) return unknownTool(name)
+      // Clients of 2025 know what to do about this error, and about no tool result in its place.
+      const isForClient = call.caller.era === 'legacy' && refusalIn(error)?.code === URL_ELICITATION_REQUIRED
+      return isForClient ? toProtocolError(error, 'legacy') : undefined
+    }
+    return audited.tool(name.slice(0, 128), call, run, asRefusal)
+  }
+
+  /** No parameter of theirs travels as a header. */
+  async inputSchema(): Promise<undefined> {}
+
+  /** These tools never change. */
+  async watch(): Promise<() => void> {
+    return () => {}
+  }
+
+  notify(call: GatewayCall, method: string, params: JsonObject): void {
+    for (const backend of call.snapshot.backends.values()) backend.notify(call.owner, method, params)
+  }
+
+  /** The tool for reading on in results, for agents that get them cut. */
+  readResultFor(call: GatewayCall): GatewayTool | undefined {
+    return hasBudget(call) ? this.#options.readResult : undefined
+  }
+
+  #listed(call: GatewayCall): readonly GatewayTool[] {
+    const readResult = this.readResultFor(call)
+    return readResult ? [...this.#options.tools, readResult] : this.#options.tools
+  }
+}
+
+const agentIdIn = (args: unknown): string | undefined =>
+  isJsonObject(args) && typeof args.agent_id === 'string' ? args.agent_id : undefined
+
+function hasBudget(call: GatewayCall): boolean {
+  try {
+    return resultBudgetOf(call.snapshot.rules, call.actAs(undefined)) !== undefined
+  } catch {
+    return false // which agent it is has to be said with each call
+  }
+}

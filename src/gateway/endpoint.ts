@@ -1,0 +1,52 @@
+import { type CallToolResult, ProtocolError } from '@modelcontextprotocol/server'
+import type { RawResult } from '../backends/call.js'
+import type { BackendChange } from '../backends/server-messages.js'
+import type { JsonObject } from '../json.js'
+import type { GatewayCall } from './tool.js'
+
+/** Which door a client came in by: the small tools, everything under direct names, or one server as it is. */
+export type Entry = { readonly server: string } | { readonly expose?: 'direct' | undefined }
+
+/** What a client is told when it connects. */
+export interface Description {
+  readonly capabilities: JsonObject
+  readonly instructions?: string | undefined
+  /** More about what is behind, for `_meta`. */
+  readonly meta?: JsonObject | undefined
+}
+
+/** What somebody wants to hear of. */
+export interface WatchFilter {
+  readonly lists: readonly ('tools' | 'prompts' | 'resources')[]
+  readonly uris: readonly string[]
+}
+
+/** What MCP offers behind one door. Results are in the words of 2026-07-28, `input_required` included. */
+export interface Endpoint {
+  /** The methods of requests that mean something here. */
+  readonly methods: ReadonlySet<string>
+  describe(call: GatewayCall): Promise<Description>
+  /** Rejects with ProtocolError, or with a GatewayError for what is no fault of the request. */
+  request(call: GatewayCall, method: string, params: JsonObject): Promise<RawResult>
+  /** The input schema that a tool is listed with; undefined when the caller may not know of it, or it has nothing to do with headers. */
+  inputSchema(call: GatewayCall, name: string): Promise<unknown>
+  /** Calls back with changes of what this caller sees until the returned function is called. */
+  watch(call: GatewayCall, filter: WatchFilter, onChange: (change: BackendChange) => void): Promise<() => void>
+  /** Passes on what the client says about itself. */
+  notify(call: GatewayCall, method: string, params: JsonObject): void
+}
+
+/** Cuts a result that costs the agent more than its rules allow. `requested` is the call's own `agent_id`. */
+export type CutResult = (result: CallToolResult, call: GatewayCall, requested?: string) => CallToolResult
+
+const INVALID_PARAMS = -32602
+const METHOD_NOT_FOUND = -32601
+
+export const methodNotFound = (): ProtocolError => new ProtocolError(METHOD_NOT_FOUND, 'Method not found')
+
+/** The same for a tool that is not there and one that the caller may not see. */
+export const unknownTool = (name: string): ProtocolError =>
+  new ProtocolError(INVALID_PARAMS, `Unknown tool: ${name.slice(0, 128)}`)
+
+export const invalidParams = (message: string, data?: unknown): ProtocolError =>
+  new ProtocolError(INVALID_PARAMS, message, data)

@@ -1,0 +1,232 @@
+import { hash } from 'node:crypto'
+import { type CallToolResult, ProtocolError, type Tool } from '@modelcontextprotocol/server'
+import type { RawResult } from '../backends/call.js'
+import { parameterHeaderProblem } from '../backends/parameter-headers.js'
+import type { BackendChange } from '../backends/server-messages.js'
+import { toToolResult } from '../errors/faces.js'
+import { GatewayError, messageOf, toGatewayError } from '../errors/gateway-error.js'
+import type { Principal } from '../identity/principal.js'
+import { isJsonObject, type JsonObject } from '../json.js'
+import type { AuditLog } from '../observability/audit-log.js'
+import type { Logger } from '../observability/logger.js'
+import { resultBudgetOf } from '../rules/compile.js'
+import { createAudited } from './audited.js'
+import { relayedCapabilities } from './client-features.js'
+import { DirectEndpoint } from './direct-endpoint.js'
+import { isExposedDirectly } from './direct-mode.js'
+import { DiscoverEndpoint } from './discover-endpoint.js'
+import type { CutResult, Description, Endpoint, Entry, WatchFilter } from './endpoint.js'
+import { executeTool } from './execute-tool.js'
+import { getGatewayStatus } from './get-gateway-status.js'
+import { getServerTools } from './get-server-tools.js'
+import { InputRounds, isInputRequired } from './input-rounds.js'
+import { KeptResults } from './kept-results.js'
+import { listServers } from './list-servers.js'
+import { toFailedCall, toProtocolError } from './protocol-errors.js'
+import { createReadResult, keepFor } from './read-result.js'
+import { withinBudget } from './result-budget.js'
+import type { Runtime } from './runtime.js'
+import { SealedState } from './sealed-state.js'
+import { searchTools } from './search-tools.js'
+import { ServerEndpoint } from './server-endpoint.js'
+import { type Caller, GatewayCall, notAvailable } from './tool.js'
+
+export interface FrontOptions {
+  readonly runtime: Runtime
+  readonly audit: AuditLog
+  readonly logger: Logger
+  /** Also offer get_gateway_status. */
+  readonly debug: boolean
+}
+
+const CAPABILITIES = 'io.modelcontextprotocol/clientCapabilities'
+
+/** Requests that may be answered with questions first (2026-07-28, "Multi Round-Trip Requests"). */
+const MAY_ASK: ReadonlySet<string> = new Set(['tools/call', 'prompts/get', 'resources/read'])
+
+/** MCP as clients get it, whichever door and transport they come by. */
+export class Front {
+  readonly #runtime: Runtime
+  readonly #rounds = new InputRounds()
+  readonly #sealed = new SealedState()
+  readonly #audited: ReturnType<typeof createAudited>
+  readonly #discover: DiscoverEndpoint
+  readonly #direct: DirectEndpoint
+  readonly #cut: CutResult
+
+  constructor({ runtime, audit, logger, debug }: FrontOptions) {
+    this.#runtime = runtime
+    this.#audited = createAudited({ audit, logger })
+    const kept = new KeptResults()
+    const tools = [listServers, searchTools, getServerTools, executeTool, ...(debug ? [getGatewayStatus] : [])]
+    const cut: CutResult = (result, call, requested) => {
+      const budget = resultBudgetOf(call.snapshot.rules, call.agent ?? '')
+      return isInputRequired(result) ? result : withinBudget(result, budget, keepFor(kept, call, requested))
+    }
+    const options = { runtime, audited: this.#audited, cut }
+    this.#discover = new DiscoverEndpoint({ ...options, tools, readResult: createReadResult(kept) })
+    this.#direct = new DirectEndpoint({ ...options, small: this.#discover })
+    this.#cut = cut
+    this.smallTools = tools.map(({ definition }) => definition)
+  }
+
+  /** The definitions of the small tools. */
+  readonly smallTools: readonly Tool[]
+
+  /** Why this caller may not come in by this door; the same for a server that is not there and one it may not use. */
+  refusal(entry: Entry, principal: Principal): GatewayError | undefined {
+    if (!('server' in entry)) return undefined
+    const call = new GatewayCall({ principal, era: 'modern' }, this.#runtime.current)
+    try {
+      const agent = call.actAs(undefined)
+      return call.decide(agent, entry.server) ? undefined : notAvailable(agent, entry.server)
+    } catch (error) {
+      return toGatewayError(error)
+    }
+  }
+
+  /** Whether a request of this method means anything at this door. */
+  has(entry: Entry, method: string, principal: Principal): boolean {
+    return this.#endpoint(entry, { principal }).methods.has(method)
+  }
+
+  /** What to tell a client that connects. Rejects with ProtocolError. */
+  async describe(entry: Entry, caller: Caller): Promise<Description> {
+    try {
+      return await this.#endpoint(entry, caller).describe(this.#call(entry, caller))
+    } catch (error) {
+      throw toProtocolError(error, caller.era)
+    }
+  }
+
+  /** Answers a request. Rejects with ProtocolError. */
+  async request(entry: Entry, method: string, params: JsonObject, caller: Caller): Promise<RawResult> {
+    const serve = (asking: Caller) => this.#serve(entry, method, params, asking)
+    try {
+      if (!MAY_ASK.has(method)) return await serve(caller)
+      return await this.#rounds.run(caller, () => bindingOf(entry, method, params, caller), serve)
+    } catch (error) {
+      const failed = method === 'tools/call' ? toFailedCall(error) : undefined
+      if (failed) return failed
+      throw toProtocolError(error, caller.era)
+    }
+  }
+
+  /**
+   * A `tools/call` of which nothing is wanted but the result: the lane without the SDK. Never rejects. A client of 2026 may still
+   * be asked something: it comes back with the answer on the other lane.
+   */
+  async callPlainly(
+    entry: Entry,
+    { name, args }: { readonly name: string; readonly args: unknown },
+    caller: Caller,
+  ): Promise<{ readonly result: RawResult } | { readonly error: JsonObject }> {
+    try {
+      const params = { name, ...(args !== undefined && { arguments: args }) }
+      return { result: await this.request(entry, 'tools/call', params, withClient(caller)) }
+    } catch (error) {
+      const { code, message, data } = toProtocolError(error, caller.era)
+      return { error: { code, message, ...(data !== undefined && { data }) } }
+    }
+  }
+
+  /** Calls one of the small tools for the person at this machine. Never rejects: every failure is a tool result. */
+  async callSmallTool(name: string, args: unknown, caller: Caller): Promise<CallToolResult> {
+    try {
+      return await this.#discover.callTool(new GatewayCall(caller, this.#runtime.current), name, args)
+    } catch (error) {
+      const message = error instanceof ProtocolError ? error.message : messageOf(error)
+      return toToolResult(new GatewayError('TOOL_NOT_FOUND', message)) as CallToolResult
+    }
+  }
+
+  /**
+   * What is wrong with the `Mcp-Param-*` headers of a `tools/call` (2026-07-28, "Custom Headers from Tool Parameters"); undefined
+   * when they agree with the body, and for tools that cannot be had.
+   */
+  async headerProblem(
+    entry: Entry,
+    { name, args }: { readonly name: string; readonly args: JsonObject },
+    header: (name: string) => string | undefined,
+    caller: Pick<Caller, 'principal' | 'era' | 'signal'>,
+  ): Promise<string | undefined> {
+    const call = this.#call(entry, caller)
+    const schema = await this.#endpoint(entry, caller)
+      .inputSchema(call, name)
+      .catch(() => undefined)
+    return schema === undefined ? undefined : parameterHeaderProblem(schema, args, header)
+  }
+
+  /** Calls back with changes of what this caller sees, until the returned function is called. Rejects with ProtocolError. */
+  async watch(
+    entry: Entry,
+    caller: Caller,
+    filter: WatchFilter,
+    onChange: (change: BackendChange) => void,
+  ): Promise<() => void> {
+    try {
+      return await this.#endpoint(entry, caller).watch(this.#call(entry, withClient(caller)), filter, onChange)
+    } catch (error) {
+      throw toProtocolError(error, caller.era)
+    }
+  }
+
+  /** Passes on what a client says about itself; nobody waits for that. */
+  notify(entry: Entry, method: string, params: JsonObject, caller: Caller): void {
+    try {
+      this.#endpoint(entry, caller).notify(this.#call(entry, caller), method, params)
+    } catch {
+      // It may not use the server, or no longer.
+    }
+  }
+
+  /** The client with this session is gone. */
+  release(sessionId: string): void {
+    for (const backend of this.#runtime.current.backends.values()) backend.release(sessionId)
+  }
+
+  /** Nobody comes back any more. */
+  close(): void {
+    this.#rounds.close()
+  }
+
+  #serve(entry: Entry, method: string, params: JsonObject, caller: Caller): Promise<RawResult> {
+    return this.#endpoint(entry, caller).request(this.#call(entry, caller), method, params)
+  }
+
+  #call(entry: Entry, caller: Caller): GatewayCall {
+    return new GatewayCall(caller, this.#runtime.current, 'server' in entry)
+  }
+
+  #endpoint(entry: Entry, { principal }: Pick<Caller, 'principal'>): Endpoint {
+    if ('server' in entry) {
+      const options = { runtime: this.#runtime, audited: this.#audited, sealed: this.#sealed }
+      return new ServerEndpoint(entry.server, { ...options, cut: this.#cut, small: this.#discover })
+    }
+    const isDirect = entry.expose === 'direct' || isExposedDirectly(this.#runtime.current, { principal })
+    return isDirect ? this.#direct : this.#discover
+  }
+}
+
+/** With the client as the envelope of 2026-07-28 describes it; nothing can be said to it but the answer. */
+function withClient(caller: Caller): Caller {
+  if (caller.client || caller.era === 'legacy') return caller
+  return { ...caller, client: { capabilities: relayedCapabilities(caller.meta?.[CAPABILITIES]), tell: () => {} } }
+}
+
+/** What a request is about: only the same principal, asking the same again, may come back with the state it was given. */
+function bindingOf(entry: Entry, method: string, params: JsonObject, { principal }: Caller): readonly unknown[] {
+  const digest = hash('sha256', JSON.stringify(inOrder(params)), 'base64')
+  return [principal.id, principal.agents, entry, method, digest]
+}
+
+/** The same JSON, whatever order its keys were written in. */
+function inOrder(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(inOrder)
+  if (!isJsonObject(value)) return value
+  return Object.fromEntries(
+    Object.entries(value)
+      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .map(([key, inner]) => [key, inOrder(inner)]),
+  )
+}

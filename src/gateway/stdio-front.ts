@@ -1,0 +1,69 @@
+import type { JSONRPCMessage, McpRequestContext } from '@modelcontextprotocol/server'
+import { StdioServerTransport, serveStdio } from '@modelcontextprotocol/server/stdio'
+import { isJsonObject } from '../json.js'
+import type { Logger } from '../observability/logger.js'
+import type { Entry, WatchFilter } from './endpoint.js'
+import type { RelayServer, ServerFactory } from './server.js'
+
+// As long as a server may take to start; the client waits for nothing else.
+const PATIENCE_MS = 60_000
+
+/** MCP on stdin and stdout, either era. */
+export function openStdioFront(factory: ServerFactory, entry: Entry, logger: Logger): { close(): Promise<void> } {
+  const transport = new ListenedTransport()
+  const build = async (context: McpRequestContext): Promise<RelayServer> => {
+    if (context.era === 'legacy') return factory.create(entry, context)
+    transport.server = await factory.createDeclaring(entry, context, PATIENCE_MS)
+    return transport.server
+  }
+  return serveStdio(build, { transport, onerror: error => logger.debug({ reason: error.message }, 'stdio front') })
+}
+
+/**
+ * The SDK answers `subscriptions/listen` by itself and passes on what the server announces. What there is to announce has to be asked
+ * of the backends first, which is what this overhears the requests for.
+ */
+class ListenedTransport extends StdioServerTransport {
+  server: RelayServer | undefined
+  readonly #watching = new Map<unknown, Promise<() => void>>()
+
+  override async start(): Promise<void> {
+    const { onmessage, onclose } = this
+    this.onmessage = message => {
+      this.#overhear(message)
+      onmessage?.(message)
+    }
+    this.onclose = () => {
+      for (const id of [...this.#watching.keys()]) this.#stop(id)
+      onclose?.()
+    }
+    await super.start()
+  }
+
+  #overhear(message: JSONRPCMessage): void {
+    if (!('method' in message) || !this.server) return
+    const { params } = message
+    if (message.method === 'subscriptions/listen' && 'id' in message) {
+      const watching = this.server.watch(filterIn(params))
+      watching.catch(() => {}) // the subscription stands; there is nothing to announce yet
+      this.#watching.set(message.id, watching)
+    } else if (message.method === 'notifications/cancelled') this.#stop(params?.requestId)
+  }
+
+  #stop(id: unknown): void {
+    void this.#watching
+      .get(id)
+      ?.then(stop => stop())
+      .catch(() => {})
+    this.#watching.delete(id)
+  }
+}
+
+function filterIn(params: unknown): WatchFilter {
+  const wanted = isJsonObject(params) && isJsonObject(params.notifications) ? params.notifications : {}
+  const { resourceSubscriptions: uris } = wanted
+  return {
+    lists: (['tools', 'prompts', 'resources'] as const).filter(list => wanted[`${list}ListChanged`] === true),
+    uris: Array.isArray(uris) ? uris.filter(uri => typeof uri === 'string') : [],
+  }
+}

@@ -1,0 +1,163 @@
+import type { IncomingHttpHeaders } from 'node:http'
+import type { HttpBindings } from '@hono/node-server'
+import { createMcpHandler, isLegacyRequest } from '@modelcontextprotocol/server'
+import type { Context } from 'hono'
+import { LRUCache } from 'lru-cache'
+import { toHttpStatus, toJsonRpcError } from '../errors/faces.js'
+import { isJsonObject, type JsonObject, parseJson } from '../json.js'
+import type { Logger } from '../observability/logger.js'
+import { type Authenticated, toAuthInfo } from './bearer.js'
+import { type DirectCall, readDirectCall, statusOf, toDirectResponse } from './direct-lane.js'
+import type { Cancellation, Entry, Front } from './front.js'
+import { Sessions } from './sessions.js'
+import { Subscriptions } from './subscriptions.js'
+
+/** What a request brings along: the sockets of Node's server, and the token once it is verified. */
+export type Exchange = Authenticated & { readonly Bindings: HttpBindings }
+
+export interface McpRoutesOptions {
+  readonly front: Front
+  readonly serverInfo: JsonObject
+  readonly logger: Logger
+}
+
+export interface McpRoutes {
+  post(c: Context<Exchange>, entry: Entry): Promise<Response>
+  /** GET and DELETE, and what is neither. */
+  other(c: Context<Exchange>, entry: Entry): Promise<Response>
+  close(): Promise<void>
+}
+
+const HEADER_MISMATCH = -32020
+// Handlers are small; one for each door that is in use.
+const MAX_DOORS = 1_000
+
+/** Streamable HTTP, both eras on one URL (DESIGN section 4), behind any door. */
+export function createMcpRoutes({ front, serverInfo, logger }: McpRoutesOptions): McpRoutes {
+  const sessions = new Sessions({ front, logger })
+  const subscriptions = new Subscriptions(front, logger)
+  const handlers = new LRUCache<string, ReturnType<typeof createMcpHandler>>({ max: MAX_DOORS })
+
+  function handlerFor(entry: Entry) {
+    const key = JSON.stringify(entry)
+    const known = handlers.get(key)
+    if (known) return known
+    const created = createMcpHandler(context => front.createServer(entry, context), {
+      onerror: error => logger.debug({ reason: error.message }, 'request refused by the protocol layer'),
+    })
+    handlers.set(key, created)
+    return created
+  }
+
+  async function callPlainly(c: Context<Exchange>, entry: Entry, call: DirectCall): Promise<Response> {
+    // A client of 2025 that hangs up has not cancelled; one of 2026 has ("Cancellation").
+    const signal = call.era === 'modern' ? new HangUp(c.env) : undefined
+    const { principal } = c.get('token')
+    const outcome = await front.callPlainly(entry, call, { principal, era: call.era, signal, meta: call.meta })
+    return new Response(toDirectResponse(call, outcome, serverInfo), { status: statusOf(outcome), ...JSON_CONTENT })
+  }
+
+  return {
+    async post(c, entry) {
+      const parsed = parseJson(await c.req.text())
+      if (parsed === undefined) return c.json(notJson, 400)
+      const token = c.get('token')
+      const refusal = front.refusal(entry, token.principal)
+      if (refusal) return refused(refusal, idOf(parsed.value))
+      const { headers } = c.env.incoming
+      const body = isJsonObject(parsed.value) ? parsed.value : undefined
+      if (body?.method === 'tools/call' && headers['mcp-method'] !== undefined && 'server' in entry) {
+        const problem = await wrongHeaders(body, headers, (call, header) =>
+          front.headerProblem(entry, call, header, { principal: token.principal, era: 'modern' }),
+        )
+        if (problem !== undefined) return c.json(mismatch(problem, idOf(body)), 400)
+      }
+      const call = readDirectCall(parsed.value, headers)
+      if (call) return callPlainly(c, entry, call)
+
+      const request = c.req.raw
+      const asked = { request, entry, token, parsedBody: parsed.value }
+      const session = headers['mcp-session-id']?.toString()
+      if (session !== undefined || body?.method === 'initialize') {
+        if (await isLegacyRequest(request, parsed.value))
+          return session === undefined ? sessions.begin(asked) : sessions.answer(session, asked)
+      }
+      if (body?.method === 'subscriptions/listen' && !(await isLegacyRequest(request, body)))
+        return subscriptions.listen({ ...asked, parsedBody: body })
+      return handlerFor(entry).fetch(request, { authInfo: toAuthInfo(token), parsedBody: parsed.value })
+    },
+
+    async other(c, entry) {
+      const token = c.get('token')
+      const refusal = front.refusal(entry, token.principal)
+      if (refusal) return refused(refusal, null)
+      const session = c.req.header('mcp-session-id')
+      const request = c.req.raw
+      if (session !== undefined) return sessions.answer(session, { request, entry, token })
+      return handlerFor(entry).fetch(request, { authInfo: toAuthInfo(token) })
+    },
+
+    async close() {
+      await Promise.allSettled([sessions.close(), subscriptions.close()])
+      await Promise.allSettled([...handlers.values()].map(handler => handler.close()))
+    },
+  }
+}
+
+/** Headers that repeat parameters, which the SDK checks only where it has the tools itself. */
+async function wrongHeaders(
+  { params }: JsonObject,
+  headers: IncomingHttpHeaders,
+  check: (
+    call: { name: string; args: JsonObject },
+    header: (name: string) => string | undefined,
+  ) => Promise<string | undefined>,
+): Promise<string | undefined> {
+  if (!isJsonObject(params) || typeof params.name !== 'string') return undefined
+  const args = isJsonObject(params.arguments) ? params.arguments : {}
+  return check({ name: params.name, args }, name => headers[name]?.toString())
+}
+
+const idOf = (body: unknown): unknown => (isJsonObject(body) ? (body.id ?? null) : null)
+
+const mismatch = (problem: string, id: unknown) => ({
+  jsonrpc: '2.0',
+  id,
+  error: { code: HEADER_MISMATCH, message: `Bad Request: the request headers and body disagree: ${problem}` },
+})
+
+/** A server that is not there and one that the caller may not use are the same to it. */
+function refused(error: Parameters<typeof toJsonRpcError>[0], id: unknown): Response {
+  const status = error.code === 'DENIED_BY_POLICY' ? 404 : toHttpStatus(error)
+  return Response.json({ jsonrpc: '2.0', id, error: toJsonRpcError(error) }, { status })
+}
+
+/** The client hanging up, straight from the socket: the request's own signal would cost an AbortController a call. */
+class HangUp implements Cancellation {
+  readonly #outgoing: HttpBindings['outgoing']
+
+  constructor({ outgoing }: HttpBindings) {
+    this.#outgoing = outgoing
+  }
+
+  get aborted(): boolean {
+    return this.#outgoing.destroyed
+  }
+
+  addEventListener(_type: 'abort', listener: () => void): void {
+    this.#outgoing.once('close', listener)
+  }
+
+  removeEventListener(_type: 'abort', listener: () => void): void {
+    this.#outgoing.off('close', listener)
+  }
+}
+
+const notJson = {
+  jsonrpc: '2.0',
+  id: null,
+  error: { code: -32700, message: 'Parse error: the request body is not valid JSON' },
+} as const
+
+// A plain Response with plain headers goes to the socket without a web Headers object in between.
+const JSON_CONTENT = { headers: { 'content-type': 'application/json' } }

@@ -74,12 +74,14 @@ export async function startGateway(options: StartOptions = {}): Promise<Gateway>
     onError: error => logger.error({ err: error, file: auditFile }, 'the audit log cannot be written'),
   })
   const store = openCredentialStore({ directory: stateDirectory(env), env, warn: message => logger.warn(message) })
-  const unaskedLogins = options.mayOpenBrowser ? createUnaskedLogins({ store, logger, env }) : undefined
+  const mayOpenBrowser = options.mayOpenBrowser === true
+  const unaskedLogins = createUnaskedLogins({ store, logger, env, mayOpenBrowser })
   const authorize = (server: HttpServerConfig) =>
     new BackendLogin(server, {
       store,
       logger,
-      onLoginNeeded: unaskedLogins?.start,
+      onLoginNeeded: unaskedLogins.start,
+      onLoginOffered: unaskedLogins.offer,
       learnSecrets: secrets => redactor.learn(server.name, secrets.filter(isPlainSecret)),
     })
   const createBackend = (server: ServerConfig) => new Backend(server, { env, logger, redactor, authorize })
@@ -121,7 +123,7 @@ export async function startGateway(options: StartOptions = {}): Promise<Gateway>
     },
 
     async close() {
-      unaskedLogins?.close()
+      unaskedLogins.close()
       front.close()
       await runtime.close(DRAIN_MS)
       for (const close of closers.reverse()) await close()

@@ -25,6 +25,8 @@ export interface BackendAuthorization {
   onUnauthorized(refusal: Refusal): Promise<void>
   /** True when a token is there that the backend has not refused yet: somebody has logged in. */
   hasUntriedToken(): Promise<boolean>
+  /** Starts a login for somebody who will open the URL that this resolves with; undefined when none can be started. */
+  offerLogin(): Promise<string | undefined>
   status(): AuthorizationStatus
   /** Why the token could not be renewed when that was last tried; undefined when it could. */
   readonly problem: string | undefined

@@ -1,4 +1,3 @@
-import { LRUCache } from 'lru-cache'
 import { type HttpServerConfig, hasOwnAuthorization, type ServerConfig } from '../config/servers-file.js'
 import type { Env } from '../config/variables.js'
 import { GatewayError } from '../errors/gateway-error.js'
@@ -9,7 +8,6 @@ import type { AuthorizationStatus, BackendAuthorization } from './authorization.
 import {
   CallClock,
   type Cancellation,
-  type ClientPeer,
   ConnectionBroken,
   type OutgoingCall,
   type OutgoingRequest,
@@ -19,32 +17,15 @@ import type { BackendDescription, Connection } from './connection.js'
 import { EraVerdict } from './era-verdict.js'
 import { explain } from './explain.js'
 import { toParameterHeaders } from './parameter-headers.js'
-import { Session } from './session.js'
+import type { Session } from './session.js'
+import { type CallOwner, SessionPool } from './session-pool.js'
 import type { BackendTool, HeldBackTool, ToolList } from './tool.js'
 import type { Watcher } from './watchers.js'
 
-// Where connections are not shared: how many one backend gets, and how long an unused one is kept.
-const MAX_SESSIONS = { stdio: 64, remote: 1_000 }
-const SESSION_IDLE_MS = 30 * 60_000
+// How soon a login is noticed by who waits for it.
+const LOGIN_POLL_MS = 250
 
 export type BackendState = 'idle' | 'starting' | 'ready' | 'cooling' | 'login needed' | 'misconfigured' | 'disabled'
-
-/** For whom a call is made; decides which connection it takes where connections are not shared. */
-export interface CallOwner {
-  readonly agent: string
-  readonly principal: string
-  /** Present when a backend of the 2025 era, which knows one client per session, needs a session for this client alone. */
-  readonly client?: OwnClient | undefined
-}
-
-/** A client with capabilities or state of its own. */
-export interface OwnClient {
-  /** The same for what may share a session. */
-  readonly key: string
-  readonly capabilities: JsonObject
-  /** Its session with the gateway, if it has one. */
-  readonly session?: ClientPeer | undefined
-}
 
 export interface CallLimits {
   /** From the caller; the server's own `timeoutMs` otherwise, and never more than its `maxTimeoutMs`. */
@@ -77,25 +58,25 @@ export interface BackendOptions {
 export class Backend {
   readonly config: ServerConfig
   readonly #options: BackendOptions
-  readonly #era = new EraVerdict()
-  readonly #sessions: LRUCache<string, Session>
+  readonly #sessions: SessionPool
   readonly #authorization: BackendAuthorization | undefined
   readonly #redact: (text: string) => string
   #inFlight = 0
   #retired = false
-  #isClosed = false
 
   constructor(config: ServerConfig, options: BackendOptions) {
     this.config = config
     this.#options = options
     this.#redact = options.redactor.scopedTo(config.name)
     this.#authorization = wantsOAuth(config) ? options.authorize?.(config) : undefined
-    this.#sessions = new LRUCache({
-      max: config.transport === 'stdio' ? MAX_SESSIONS.stdio : MAX_SESSIONS.remote,
-      ttl: SESSION_IDLE_MS,
-      updateAgeOnGet: true,
-      ttlAutopurge: true,
-      disposeAfter: (session, key) => this.#letGo(session, key),
+    const { env, logger } = options
+    this.#sessions = new SessionPool({
+      config,
+      env,
+      logger,
+      authorization: this.#authorization,
+      era: new EraVerdict(),
+      explain: (error, retryAt) => this.#explain(error, retryAt),
     })
   }
 
@@ -105,28 +86,27 @@ export class Backend {
 
   /** The tool list, if it can be had without waiting. */
   freshTools(owner: CallOwner): ToolList | undefined {
-    return this.#listingSession(owner).freshTools
+    return (this.#sessions.connected(owner) ?? this.#session(owner)).freshTools
   }
 
   /** The last tool list that anybody read; reading it starts nothing. */
   get knownTools(): ToolList | undefined {
-    for (const session of this.#sessions.values()) if (session.knownTools) return session.knownTools
-    return undefined
+    return this.#sessions.all.find(session => session.knownTools)?.knownTools
   }
 
   /** The last tool list that was read on this owner's connection; reading it starts nothing. */
   toolsKnownTo(owner: CallOwner): ToolList | undefined {
-    return this.#connectedSession(owner)?.knownTools ?? this.#sessions.get(this.#keyOf(owner))?.knownTools
+    return (this.#sessions.connected(owner) ?? this.#sessions.find(owner))?.knownTools
   }
 
   /** Whether the tool list can be read without starting or connecting anything. */
   isConnectedFor(owner: CallOwner): boolean {
-    return this.#connectedSession(owner) !== undefined
+    return this.#sessions.connected(owner) !== undefined
   }
 
   /** The tool list, connecting first where that is needed. Rejects with a GatewayError that names the server. */
   async tools(owner: CallOwner, clock?: CallClock): Promise<ToolList> {
-    const list = this.#listingSession(owner).tools()
+    const list = (this.#sessions.connected(owner) ?? this.#session(owner)).tools()
     if (!clock) return list
     return clock.wait(list).catch(error => {
       throw this.#explain(error)
@@ -167,18 +147,30 @@ export class Backend {
     }
   }
 
+  /** Starts a login for a person who is there; gives the URL to open, if there is a login to be had this way. */
+  async offerLogin(): Promise<string | undefined> {
+    return this.#authorization?.offerLogin()
+  }
+
+  /** Waits until somebody has logged in. Rejects when the clock ends first. */
+  async untilLoggedIn(clock: CallClock): Promise<void> {
+    const release = clock.hold()
+    try {
+      while (this.#authorization && !(await clock.wait(this.#authorization.hasUntriedToken())))
+        await clock.wait(new Promise(resolve => setTimeout(resolve, LOGIN_POLL_MS)))
+    } finally {
+      release()
+    }
+  }
+
   /** The client is gone, and with it what was kept for it alone. */
   release(clientKey: string): void {
-    for (const [key, session] of [...this.#sessions]) {
-      if (session.clientKey !== clientKey || key === session.group) continue // or it is everybody's by now
-      this.#sessions.delete(key)
-      session.retire()
-    }
+    this.#sessions.release(clientKey)
   }
 
   /** Sends a notification to the session of this client, if there is one. */
   notify(owner: CallOwner, method: string, params: JsonObject): void {
-    this.#sessions.get(this.#keyOf(owner))?.notify(method, params)
+    this.#sessions.find(owner)?.notify(method, params)
   }
 
   /** What the backend says it has, connecting first where that is needed. Rejects with a GatewayError. */
@@ -215,7 +207,7 @@ export class Backend {
 
   status(): BackendStatus {
     const { config } = this
-    const sessions = [...this.#sessions.values()]
+    const sessions = this.#sessions.all
     const connection = sessions.find(session => session.connection)?.connection
     const failure = sessions.find(session => session.failure)?.failure
     const tools = this.knownTools
@@ -242,13 +234,11 @@ export class Backend {
   }
 
   async close(): Promise<void> {
-    this.#isClosed = true
     this.#authorization?.close()
-    const sessions = [...this.#sessions.values()]
     await Promise.all(
-      sessions.map(session =>
-        session.close().catch(error => this.#options.logger.warn({ err: error }, 'closing a backend')),
-      ),
+      this.#sessions
+        .close()
+        .map(session => session.close().catch(error => this.#options.logger.warn({ err: error }, 'closing a backend'))),
     )
   }
 
@@ -274,17 +264,6 @@ export class Backend {
     return { kind: hasOwnAuthorization(this.config) ? 'header' : 'none' }
   }
 
-  #keyOf(owner: CallOwner): string {
-    const shared = this.#sharedKeyOf(owner)
-    // Backends of 2026 keep nothing per connection, and so one is enough.
-    return owner.client === undefined || this.#era.get()?.kind === 'modern' ? shared : ownKey(shared, owner.client)
-  }
-
-  #sharedKeyOf({ agent, principal }: CallOwner): string {
-    const { session } = this.config
-    return session === 'shared' ? '' : session === 'per-agent' ? agent : principal
-  }
-
   #session(owner: CallOwner): Session {
     const { config, name } = this
     if (config.disabled)
@@ -299,58 +278,7 @@ export class Backend {
         { details: { server: name, state: 'misconfigured' } },
       )
     }
-    const key = this.#keyOf(owner)
-    const existing = this.#sessions.get(key)
-    if (existing) return existing
-    const sharedKey = this.#sharedKeyOf(owner)
-    const client = key === sharedKey ? undefined : owner.client
-    const session: Session = new Session({
-      config,
-      group: sharedKey,
-      client,
-      sessionClient: client?.session,
-      onConnected: ({ era }) => {
-        if (era === 'modern' && client) this.#share(session, key, sharedKey)
-      },
-      authorization: this.#authorization,
-      era: this.#era,
-      env: this.#options.env,
-      logger: this.#options.logger,
-      explain: (error, retryAt) => this.#explain(error, retryAt),
-    })
-    this.#keep(key, session)
-    return session
-  }
-
-  /** Where a list is read: every session with the same login sees the same one, so nothing is started for it that need not be. */
-  #listingSession(owner: CallOwner): Session {
-    return this.#connectedSession(owner) ?? this.#session(owner)
-  }
-
-  #connectedSession(owner: CallOwner): Session | undefined {
-    const own = this.#sessions.get(this.#keyOf(owner))
-    if (own?.connection) return own
-    const group = this.#sharedKeyOf(owner)
-    for (const session of this.#sessions.values()) if (session.group === group && session.connection) return session
-    return undefined
-  }
-
-  #keep(key: string, session: Session): void {
-    const isForEver = this.config.session === 'shared' && key === ''
-    this.#sessions.set(key, session, { ttl: isForEver ? 0 : SESSION_IDLE_MS })
-  }
-
-  /** It was opened for one client, but its backend turned out to be one that has no such thing. */
-  #share(session: Session, key: string, sharedKey: string): void {
-    if (this.#sessions.has(sharedKey)) return
-    this.#keep(sharedKey, session)
-    this.#sessions.delete(key)
-  }
-
-  #letGo(session: Session, key: string): void {
-    if ([...this.#sessions.values()].includes(session)) return // it has another key now
-    if (session.isWatched && !this.#isClosed) this.#keep(key, session)
-    else session.retire()
+    return this.#sessions.get(owner)
   }
 
   async #requestOnce(
@@ -383,9 +311,6 @@ function complete(result: RawResult, mayAsk: boolean): RawResult {
     `answered with the result type ${JSON.stringify(resultType)}, which this caller cannot carry on`,
   )
 }
-
-/** Shared connections have names of agents and principals for keys: this can be none of them. */
-const ownKey = (shared: string, { key }: OwnClient): string => JSON.stringify([shared, key])
 
 /** Servers with credentials of their own never get into OAuth. */
 const wantsOAuth = (config: ServerConfig): config is HttpServerConfig =>

@@ -7,6 +7,7 @@ import { GatewayError } from '../errors/gateway-error.js'
 import { isJsonObject, type JsonObject } from '../json.js'
 import { decide } from '../rules/decide.js'
 import { isInputRequired } from './input-rounds.js'
+import { toLoginElicitation, withoutLogin } from './login-elicitation.js'
 import { toUrlElicitation } from './protocol-errors.js'
 import { asOurs } from './provenance.js'
 import { repairArguments, toolCandidates, unnestCall } from './repair-call.js'
@@ -69,6 +70,7 @@ export async function callBackendTool(call: GatewayCall, wanted: WantedCall): Pr
 
   const clock = backend.startClock({ timeoutMs: wanted.timeoutMs, signal: call.caller.signal })
   try {
+    const retry = await withoutLogin(call.caller.retry, backend, clock)
     const list = backend.freshTools(call.owner) ?? (await backend.tools(call.owner, clock))
     const tool = choose(permitted, list)
     if (!tool) throw notFound(call, agent, list)
@@ -77,14 +79,16 @@ export async function callBackendTool(call: GatewayCall, wanted: WantedCall): Pr
     if (wanted.names.length > 1) call.decide(agent, server, name)
     const args = wanted.asIs ? asGiven(wanted.args) : repairArguments(wanted.args, tool)
     if (!wanted.asIs) check(args, tool)
-    const { onProgress, meta, retry } = call.caller
-    const outgoing = { name, arguments: args, meta, onProgress, retry: retry && { ...retry }, client: call.peer }
+    const { onProgress, meta } = call.caller
+    const outgoing = { name, arguments: args, meta, onProgress, retry, client: call.peer }
     const result = asOurs(await backend.callTool(outgoing, tool, call.owner, clock))
     return toCallToolResult(
       call.caller.era === 'legacy' ? toLegacyResult(result, wanted.isListed ? tool : undefined) : result,
     )
   } catch (error) {
-    const elicitation = call.caller.era === 'modern' ? toUrlElicitation(error) : undefined
+    const elicitation =
+      (call.caller.era === 'modern' ? toUrlElicitation(error) : undefined) ??
+      (await toLoginElicitation(error, backend, call.caller))
     if (!elicitation) throw error
     return elicitation as unknown as CallToolResult
   } finally {

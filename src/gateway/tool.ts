@@ -1,7 +1,7 @@
 import type { CallToolResult, Progress, Tool } from '@modelcontextprotocol/server'
 import { z } from 'zod'
-import type { CallOwner } from '../backends/backend.js'
 import { type Cancellation, type ClientPeer, ClientRefusal } from '../backends/call.js'
+import type { CallOwner } from '../backends/session-pool.js'
 import { GatewayError } from '../errors/gateway-error.js'
 import type { Principal } from '../identity/principal.js'
 import { resolveAgent } from '../identity/resolve-agent.js'

@@ -6,6 +6,8 @@ export interface Principal {
   readonly id: string
   /** Names and globs of the agents it may act as, descendants included; `any` is the local user who chose none. */
   readonly agents: readonly string[] | 'any'
+  /** True for the person at this machine, whose browser is on it too. */
+  readonly isLocal?: boolean | undefined
   /** The agent of a local user who names none (`GATEWAY_DEFAULT_AGENT`). */
   readonly fallbackAgent?: string | undefined
 }
@@ -22,6 +24,7 @@ export function localPrincipal({
     id: `local:${userName()}`,
     agents: pinnedAgent === undefined ? 'any' : [pinnedAgent],
     fallbackAgent: fallbackAgent || undefined,
+    isLocal: true,
   }
 }
 

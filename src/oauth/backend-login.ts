@@ -24,10 +24,12 @@ export interface BackendLoginOptions {
   /** Hears every secret as soon as it is known, so that no log and no error shows it. */
   readonly learnSecrets: (secrets: readonly string[]) => void
   /** Starts a login if this process may; gives the URL to go to. */
-  readonly onLoginNeeded?:
-    | ((config: HttpServerConfig, challenge: BearerChallenge) => Promise<string | undefined>)
-    | undefined
+  readonly onLoginNeeded?: StartLogin | undefined
+  /** Starts one for somebody who is asked first, and opens the URL himself. */
+  readonly onLoginOffered?: StartLogin | undefined
 }
+
+type StartLogin = (config: HttpServerConfig, challenge: BearerChallenge) => Promise<string | undefined>
 
 /** The login of one backend in this process: its token while it is good, renewed ahead of time, and what a refusal means. */
 export class BackendLogin implements BackendAuthorization {
@@ -45,6 +47,8 @@ export class BackendLogin implements BackendAuthorization {
   /** From a renewal, and not accepted yet: refused, it is not renewed once more. */
   #untested: string | undefined
   #problem: string | undefined
+  /** What the server said when it last wanted a login that only a person can make. */
+  #wanted: BearerChallenge | undefined
   #stopWatching: (() => void) | undefined
 
   constructor(config: HttpServerConfig, options: BackendLoginOptions) {
@@ -76,6 +80,10 @@ export class BackendLogin implements BackendAuthorization {
   async hasUntriedToken(): Promise<boolean> {
     await this.#read()
     return this.#hasOther(this.#refused?.token)
+  }
+
+  async offerLogin(): Promise<string | undefined> {
+    return this.#wanted && this.#options.onLoginOffered?.(this.#config, this.#wanted)
   }
 
   status(): AuthorizationStatus {
@@ -243,6 +251,7 @@ export class BackendLogin implements BackendAuthorization {
   }
 
   async #loginNeeded(message: string, challenge: BearerChallenge, details: object = {}): Promise<GatewayError> {
+    this.#wanted = challenge
     const url = await this.#options.onLoginNeeded?.(this.#config, challenge)
     return new GatewayError('AUTH_REQUIRED', message, { details: { ...details, ...(url !== undefined && { url }) } })
   }

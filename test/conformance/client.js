@@ -2,13 +2,16 @@
 /**
  * The client that the conformance suite runs: `node client.js URL`, after a build. It is a person with a gateway: the server is in
  * a servers file, its tools are called through the gateway's own tools, and whenever the gateway says AUTH_REQUIRED the person
- * logs in and tries again. When to stop is for the gateway to say. Exit status 0 when every call came through.
+ * logs in and tries again. When to stop is for the gateway to say. Where the server asks something back, the person uses a client
+ * that can answer, of the revision of the scenario, at the gateway's address for that server. Exit status 0 when every call came
+ * through.
  */
 import { randomBytes } from 'node:crypto'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as wait } from 'node:timers/promises'
+import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client'
 import { callGatewayTool } from '../../dist/cli/gateway-tool.js'
 import { openCredentialStore } from '../../dist/credentials/store.js'
 import { GatewayError } from '../../dist/errors/gateway-error.js'
@@ -23,7 +26,12 @@ const CLIENT_METADATA_URL = 'https://conformance-test.local/client-metadata.json
 // Below the limit of run.js: then the suite ends no more than the shell around this process.
 const LIMIT_MS = 50_000
 const LOGIN_LIMIT_MS = 20_000
-const RULES = { agents: { default: { allow: { servers: ['*'] } } }, defaults: { deny_on_missing_agent: false } }
+const AGENT = 'default'
+const RULES = { agents: { [AGENT]: { allow: { servers: ['*'] } } }, defaults: { deny_on_missing_agent: false } }
+const MODERN = '2026-07-28'
+const TOKEN_SECONDS = 600
+/** Scenarios whose server asks its client something before it answers. */
+const ASKING = new Set(['elicitation-sep1034-client-defaults', 'sep-2322-client-request-state'])
 /** @type {Json} */
 const SAMPLES = { string: 'a', number: 1, integer: 1, boolean: true, array: [], object: {}, null: null }
 
@@ -55,7 +63,8 @@ async function playScenario(directory) {
   const person = await openGateway(directory)
   try {
     const scenario = process.env.MCP_CONFORMANCE_SCENARIO ?? ''
-    for (const call of callsFor(scenario, await listTools(person))) await callTool(person, call)
+    if (ASKING.has(scenario)) await callAndAnswer(person)
+    else for (const call of callsFor(scenario, await listTools(person))) await callTool(person, call)
   } finally {
     await person.gateway.close()
   }
@@ -162,6 +171,35 @@ async function browse(url) {
     error => process.stderr.write(`browser: ${error.message}\n`),
   )
   return true
+}
+
+/**
+ * Calls every tool with a client that fills in a form with its defaults, and leaves the rest of what it is asked to the SDK.
+ * @param {Person} person
+ */
+async function callAndAnswer({ gateway }) {
+  const front = await gateway.serveHttp({ host: '127.0.0.1', port: 0 })
+  const headers = { Authorization: `Bearer ${await front.issueToken(AGENT, TOKEN_SECONDS)}` }
+  const url = new URL(`/servers/${SERVER}/mcp`, front.url)
+  const isModern = process.env.MCP_CONFORMANCE_PROTOCOL_VERSION === MODERN
+  const client = new Client(
+    { name: 'conformance', version: '1.0.0' },
+    {
+      capabilities: { elicitation: { form: { applyDefaults: true } } },
+      ...(isModern && { versionNegotiation: { mode: { pin: MODERN } } }),
+    },
+  )
+  client.setRequestHandler('elicitation/create', () => ({ action: 'accept', content: {} }))
+  await client.connect(new StreamableHTTPClientTransport(url, { requestInit: { headers } }))
+  const { tools } = await client.listTools()
+  // At the same time: what one tool asks must not get into the call of another.
+  await Promise.all(
+    tools.map(async ({ name, inputSchema }) => {
+      const { isError, content } = await client.callTool({ name, arguments: sampleArguments(inputSchema) })
+      if (isError === true) throw new Error(`${name}: ${JSON.stringify(content)}`)
+    }),
+  )
+  await client.close()
 }
 
 /** What the scenario wants called: what its context says, else every tool that is listed. @param {string} scenario @param {Json[]} tools @returns {Call[]} */

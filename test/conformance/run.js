@@ -24,14 +24,11 @@ import {
 /** @typedef {import('./suite.js').Plan} Plan */
 /** @typedef {import('./suite.js').Outcome} Outcome */
 
-const SERVER_REQUESTS = 'needs requests from a server to its client, which the gateway does not relay yet'
 const NO_DPOP = 'DPoP: the gateway holds bearer tokens only'
-const NO_SKILLS = 'skills extension: the gateway relays tools only'
+const NO_SKILLS = 'skills extension: skills are loaded by the client of the gateway, which only relays their resources'
 
 /** Why a scenario is not ours. @type {Readonly<Record<string, string>>} */
 const NOT_OURS = {
-  'elicitation-sep1034-client-defaults': SERVER_REQUESTS,
-  'sep-2322-client-request-state': SERVER_REQUESTS,
   'auth/dpop': NO_DPOP,
   'auth/dpop-nonce': NO_DPOP,
   'auth/enterprise-managed-authorization':

@@ -26,7 +26,7 @@ export const suiteDirectory = dirname(
 const suite = join(suiteDirectory, 'dist', 'index.js')
 
 /** @typedef {{ scenario: string, revisions: readonly string[] }} Plan */
-/** @typedef {{ label: string, passed: boolean, checks: number, problems: string[], output: string }} Outcome */
+/** @typedef {{ label: string, passed: boolean, checks: number, problems: string[], known?: string[], output: string }} Outcome */
 /** @typedef {{ id: string, status: string, description: string, errorMessage?: string }} Check */
 
 /** @param {string} text */

@@ -1,0 +1,134 @@
+import { LRUCache } from 'lru-cache'
+import type { ServerConfig } from '../config/servers-file.js'
+import type { JsonObject } from '../json.js'
+import type { ClientPeer } from './call.js'
+import type { EraVerdict } from './era-verdict.js'
+import { Session, type SessionOptions } from './session.js'
+
+// Where connections are not shared: how many one backend gets, and how long an unused one is kept.
+const MAX_SESSIONS = { stdio: 64, remote: 1_000 }
+const SESSION_IDLE_MS = 30 * 60_000
+
+/** For whom a call is made; decides which connection it takes where connections are not shared. */
+export interface CallOwner {
+  readonly agent: string
+  readonly principal: string
+  /** Present when a backend of the 2025 era, which knows one client per session, needs a session for this client alone. */
+  readonly client?: OwnClient | undefined
+}
+
+/** A client with capabilities or state of its own. */
+export interface OwnClient {
+  /** The same for what may share a session. */
+  readonly key: string
+  readonly capabilities: JsonObject
+  /** Its session with the gateway, if it has one. */
+  readonly session?: ClientPeer | undefined
+}
+
+export interface SessionPoolOptions
+  extends Omit<SessionOptions, 'group' | 'client' | 'sessionClient' | 'onConnected' | 'config'> {
+  readonly config: ServerConfig
+  readonly era: EraVerdict
+}
+
+/** The sessions of one backend: the shared one, or one for each agent or person, and those that clients have for themselves. */
+export class SessionPool {
+  readonly #options: SessionPoolOptions
+  readonly #sessions: LRUCache<string, Session>
+  #isClosed = false
+
+  constructor(options: SessionPoolOptions) {
+    this.#options = options
+    this.#sessions = new LRUCache({
+      max: options.config.transport === 'stdio' ? MAX_SESSIONS.stdio : MAX_SESSIONS.remote,
+      ttl: SESSION_IDLE_MS,
+      updateAgeOnGet: true,
+      ttlAutopurge: true,
+      disposeAfter: (session, key) => this.#letGo(session, key),
+    })
+  }
+
+  get all(): readonly Session[] {
+    return [...this.#sessions.values()]
+  }
+
+  /** The session for a call, made if there is none; connecting it is another matter. */
+  get(owner: CallOwner): Session {
+    const key = this.#keyOf(owner)
+    const existing = this.#sessions.get(key)
+    if (existing) return existing
+    const group = this.#groupOf(owner)
+    const client = key === group ? undefined : owner.client
+    const session: Session = new Session({
+      ...this.#options,
+      group,
+      client,
+      sessionClient: client?.session,
+      onConnected: ({ era }) => {
+        if (era === 'modern' && client) this.#share(session, key)
+      },
+    })
+    this.#keep(key, session)
+    return session
+  }
+
+  find(owner: CallOwner): Session | undefined {
+    return this.#sessions.get(this.#keyOf(owner))
+  }
+
+  /** Where lists are read: every session with the same login sees the same ones, so nothing is started that need not be. */
+  connected(owner: CallOwner): Session | undefined {
+    const own = this.find(owner)
+    if (own?.connection) return own
+    const group = this.#groupOf(owner)
+    for (const session of this.#sessions.values()) if (session.group === group && session.connection) return session
+    return undefined
+  }
+
+  /** The client is gone, and with it what was kept for it alone. */
+  release(clientKey: string): void {
+    for (const [key, session] of [...this.#sessions]) {
+      if (session.clientKey !== clientKey || key === session.group) continue // or it is everybody's by now
+      this.#sessions.delete(key)
+      session.retire()
+    }
+  }
+
+  /** Sessions are closed by whoever closes the pool; none is brought back any more. */
+  close(): readonly Session[] {
+    this.#isClosed = true
+    return this.all
+  }
+
+  #keyOf(owner: CallOwner): string {
+    const group = this.#groupOf(owner)
+    // Backends of 2026 keep nothing per connection, and so one is enough.
+    if (owner.client === undefined || this.#options.era.get()?.kind === 'modern') return group
+    // Groups have names of agents and principals: this can be none of them.
+    return JSON.stringify([group, owner.client.key])
+  }
+
+  #groupOf({ agent, principal }: CallOwner): string {
+    const { session } = this.#options.config
+    return session === 'shared' ? '' : session === 'per-agent' ? agent : principal
+  }
+
+  #keep(key: string, session: Session): void {
+    const isForEver = this.#options.config.session === 'shared' && key === ''
+    this.#sessions.set(key, session, { ttl: isForEver ? 0 : SESSION_IDLE_MS })
+  }
+
+  /** It was opened for one client, but its backend turned out to be one that has no such thing. */
+  #share(session: Session, key: string): void {
+    if (this.#sessions.has(session.group)) return
+    this.#keep(session.group, session)
+    this.#sessions.delete(key)
+  }
+
+  #letGo(session: Session, key: string): void {
+    if (this.all.includes(session)) return // it has another key now
+    if (session.isWatched && !this.#isClosed) this.#keep(key, session)
+    else session.retire()
+  }
+}

@@ -6,6 +6,7 @@ import { locateConfigFiles, stateDirectory } from './config/locate.js'
 import { formatProblem } from './config/problem.js'
 import type { HttpServerConfig, ServerConfig } from './config/servers-file.js'
 import type { Env } from './config/variables.js'
+import { watchConfig } from './config/watch.js'
 import { openCredentialStore } from './credentials/store.js'
 import type { Entry } from './gateway/endpoint.js'
 import { Front } from './gateway/front.js'
@@ -61,11 +62,7 @@ export async function startGateway(options: StartOptions = {}): Promise<Gateway>
   const { logger } = log
   const config = await loadConfig(locateConfigFiles({ config: options.config, rules: options.rules, env, cwd }), env)
   redactor.learn(CONFIGURATION, config.secrets)
-  for (const problem of config.warnings) logger.warn({ problem: formatProblem(problem) }, 'configuration')
-  for (const { name, misconfigured } of config.servers) {
-    for (const problem of misconfigured)
-      logger.warn({ server: name, problem: formatProblem(problem) }, 'server is misconfigured')
-  }
+  reportProblems(config, logger)
 
   const auditFile = env.GATEWAY_AUDIT_LOG || join(stateDirectory(env), 'audit.jsonl')
   const audit = openAuditLog({
@@ -86,6 +83,19 @@ export async function startGateway(options: StartOptions = {}): Promise<Gateway>
     })
   const createBackend = (server: ServerConfig) => new Backend(server, { env, logger, redactor, authorize })
   const runtime = new Runtime(buildSnapshot(config, createBackend))
+  const watching = watchConfig(config, {
+    env,
+    onConfig(next) {
+      redactor.learn(CONFIGURATION, next.secrets)
+      reportProblems(next, logger)
+      runtime.swap(buildSnapshot(next, createBackend, runtime.current))
+      logger.info({ fingerprint: next.fingerprint }, 'configuration reloaded')
+    },
+    onError(reason) {
+      runtime.keepCurrent(reason)
+      logger.error({ reason }, 'the new configuration cannot be used: the running one stays')
+    },
+  })
   const debug = options.debug ?? env.GATEWAY_DEBUG === 'true'
   const front = new Front({ runtime, audit, logger, debug })
   const closers: (() => Promise<void> | void)[] = []
@@ -123,6 +133,7 @@ export async function startGateway(options: StartOptions = {}): Promise<Gateway>
     },
 
     async close() {
+      watching.close()
       unaskedLogins.close()
       front.close()
       await runtime.close(DRAIN_MS)
@@ -130,6 +141,14 @@ export async function startGateway(options: StartOptions = {}): Promise<Gateway>
       await audit.close()
       await log.close()
     },
+  }
+}
+
+function reportProblems({ warnings, servers }: GatewayConfig, logger: Logger): void {
+  for (const problem of warnings) logger.warn({ problem: formatProblem(problem) }, 'configuration')
+  for (const { name, misconfigured } of servers) {
+    for (const problem of misconfigured)
+      logger.warn({ server: name, problem: formatProblem(problem) }, 'server is misconfigured')
   }
 }
 

@@ -19,6 +19,7 @@ import { explain } from './explain.js'
 import { toParameterHeaders } from './parameter-headers.js'
 import type { Session } from './session.js'
 import { type CallOwner, SessionPool } from './session-pool.js'
+import { Supervision } from './supervision.js'
 import type { BackendTool, HeldBackTool, ToolList } from './tool.js'
 import type { Watcher } from './watchers.js'
 
@@ -59,10 +60,11 @@ export class Backend {
   readonly config: ServerConfig
   readonly #options: BackendOptions
   readonly #sessions: SessionPool
+  readonly #supervision: Supervision
   readonly #authorization: BackendAuthorization | undefined
   readonly #redact: (text: string) => string
   #inFlight = 0
-  #retired = false
+  #whenDone: (() => void) | undefined
 
   constructor(config: ServerConfig, options: BackendOptions) {
     this.config = config
@@ -70,13 +72,20 @@ export class Backend {
     this.#redact = options.redactor.scopedTo(config.name)
     this.#authorization = wantsOAuth(config) ? options.authorize?.(config) : undefined
     const { env, logger } = options
+    this.#supervision = new Supervision({
+      server: config.name,
+      logger,
+      authorization: this.#authorization,
+      explain: (error, retryAt) => this.#explain(error, retryAt),
+    })
     this.#sessions = new SessionPool({
       config,
       env,
       logger,
       authorization: this.#authorization,
       era: new EraVerdict(),
-      explain: (error, retryAt) => this.#explain(error, retryAt),
+      supervision: this.#supervision,
+      explain: error => this.#explain(error),
     })
   }
 
@@ -143,7 +152,7 @@ export class Backend {
       throw this.#explain(error)
     } finally {
       this.#inFlight--
-      if (this.#retired && this.#inFlight === 0) void this.close()
+      if (this.#inFlight === 0) this.#whenDone?.()
     }
   }
 
@@ -209,7 +218,7 @@ export class Backend {
     const { config } = this
     const sessions = this.#sessions.all
     const connection = sessions.find(session => session.connection)?.connection
-    const failure = sessions.find(session => session.failure)?.failure
+    const { failure } = this.#supervision
     const tools = this.knownTools
     const lastError = config.misconfigured[0]
       ? config.misconfigured.map(({ path, message }) => `${path}: ${message}`).join('; ')
@@ -227,10 +236,12 @@ export class Backend {
     }
   }
 
-  /** No new calls are expected: closes as soon as the last one is done. */
-  retire(): void {
-    this.#retired = true
-    if (this.#inFlight === 0) void this.close()
+  /** No new calls are expected: closes as soon as the last one is done, and resolves then. */
+  retire(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#whenDone = () => void this.close().then(resolve, reject)
+      if (this.#inFlight === 0) this.#whenDone()
+    })
   }
 
   async close(): Promise<void> {
@@ -247,11 +258,11 @@ export class Backend {
     if (this.config.misconfigured.length > 0) return 'misconfigured'
     if (sessions.some(session => session.connection)) return 'ready'
     if (sessions.some(session => session.isConnecting)) return 'starting'
-    const failed = sessions.find(session => session.failure)
-    if (failed?.failure?.code === 'AUTH_REQUIRED') {
-      return this.#authStatus(failed.failure).kind === 'logged in' ? 'idle' : 'login needed'
+    const { failure } = this.#supervision
+    if (failure?.code === 'AUTH_REQUIRED') {
+      return this.#authStatus(failure).kind === 'logged in' ? 'idle' : 'login needed'
     }
-    return failed || this.#authorization?.problem !== undefined ? 'cooling' : 'idle'
+    return failure || this.#authorization?.problem !== undefined ? 'cooling' : 'idle'
   }
 
   /** Somebody may have logged in since the failure. */

@@ -1,9 +1,11 @@
 import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
+import { join } from 'node:path'
 import { StringDecoder } from 'node:string_decoder'
 import spawn from 'cross-spawn'
 import type { StdioServerConfig } from '../config/servers-file.js'
 import type { Env } from '../config/variables.js'
+import { ownGroups, signalGroup } from './process-groups.js'
 
 const STDERR_TAIL_LINES = 20
 // Long enough to take a secret out whole before a line is shortened for a reader.
@@ -80,16 +82,14 @@ export async function startServerProcess(config: StdioServerConfig, own: Env): P
     detached: process.platform !== 'win32', // its own group, so that one signal reaches npx, the shell and the server
     windowsHide: true,
   })
+  const { pid } = child
+  if (pid !== undefined) ownGroups.add({ pid, server: config.name, command: config.command })
   const tail = keepTail(child)
   const exited = new Promise<string>(resolve => {
     child.once('exit', async (code, signal) => {
-      // Its last words may still be in the pipe; a child of its own may hold that pipe open.
-      if (child.stderr && !child.stderr.readableEnded)
-        await within(
-          once(child.stderr, 'end').catch(() => {}),
-          LAST_WORDS_MS,
-        )
-      resolve(signal === null ? `exited with status ${code}` : `was ended by ${signal}`)
+      const how = signal === null ? `exited with status ${code}` : `was ended by ${signal}`
+      const isAlone = (await within(hungUp(child), LAST_WORDS_MS)) || pid === undefined || !signalGroup(pid, 0)
+      resolve(isAlone ? how : `${how} and left others running, but a server has to stay in the foreground`)
     })
     child.once('error', error => resolve(error.message))
   })
@@ -99,7 +99,20 @@ export async function startServerProcess(config: StdioServerConfig, own: Env): P
     child.once('spawn', resolve)
     child.once('error', reject)
   })
-  return { child, exited, stderrTail: tail, stop: () => stop(child, exited) }
+  let stopping: Promise<void> | undefined
+  return {
+    child,
+    exited,
+    stderrTail: tail,
+    // Once only: afterwards the number of the group may be somebody else's.
+    stop: () => (stopping ??= stop(child, exited)),
+  }
+}
+
+/** When nobody can write to its stdout and stderr any more: its last words have been read, and no child of its own lives on. */
+async function hungUp({ stdout, stderr }: ChildProcess): Promise<void> {
+  const open = [stdout, stderr].filter(pipe => pipe !== null && !pipe.readableEnded && !pipe.destroyed)
+  await Promise.all(open.map(pipe => pipe && once(pipe, 'end').catch(() => {})))
 }
 
 async function stop(child: ChildProcess, exited: Promise<string>): Promise<void> {
@@ -112,21 +125,24 @@ async function stop(child: ChildProcess, exited: Promise<string>): Promise<void>
   // Also after a clean exit: what the server started may have stayed behind.
   signalTree(child, 'SIGKILL')
   await gone()
+  if (child.pid !== undefined) ownGroups.remove(child.pid)
   // Somebody who left the group may still hold the other ends.
   for (const pipe of [child.stdin, child.stdout, child.stderr]) pipe?.destroy()
 }
 
-function signalTree(child: ChildProcess, signal: NodeJS.Signals): void {
-  if (child.pid === undefined) return
-  if (process.platform === 'win32') {
-    spawn('taskkill', ['/PID', String(child.pid), '/T', '/F'], { stdio: 'ignore', windowsHide: true })
+function signalTree(child: ChildProcess, signal: 'SIGTERM' | 'SIGKILL'): void {
+  const { pid } = child
+  if (pid === undefined) return
+  if (process.platform !== 'win32') {
+    signalGroup(pid, signal)
     return
   }
-  try {
-    process.kill(-child.pid, signal)
-  } catch {
-    // No such group: everybody is gone already.
-  }
+  // Without its root a tree cannot be found there, and the number is soon another's.
+  if (child.exitCode !== null || child.signalCode !== null) return
+  const taskkill = join(process.env.SYSTEMROOT ?? 'C:\\Windows', 'System32', 'taskkill.exe')
+  spawn(taskkill, ['/PID', String(pid), '/T', '/F'], { stdio: 'ignore', windowsHide: true }).on('error', () =>
+    child.kill(),
+  )
 }
 
 async function within(promise: Promise<unknown>, ms: number): Promise<boolean> {

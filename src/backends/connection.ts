@@ -73,7 +73,8 @@ export interface ConnectOptions {
   /** The session of that client, if it has one. */
   readonly sessionClient: ClientPeer | undefined
   readonly onChange: (change: BackendChange) => void
-  readonly onClose: (reason: string) => void
+  /** The connection has ended by itself, or was closed; with the last words of a process. */
+  readonly onClose: (reason: string, stderr: readonly string[]) => void
   /** Gives up connecting. */
   readonly signal: AbortSignal
 }
@@ -233,7 +234,7 @@ function toConnection({
   client.onclose = () => {
     closing.abort()
     const ended = transport instanceof StdioTransport && transport.ending !== undefined
-    options.onClose(ended ? `the process ${transport.ending}` : 'the connection was closed')
+    options.onClose(ended ? `the process ${transport.ending}` : 'the connection was closed', stderrTail?.() ?? [])
   }
   const withLastWords = (error: unknown): never => {
     if (error instanceof ConnectionBroken) error.stderr = stderrTail?.() ?? []

@@ -1,8 +1,6 @@
 import { LRUCache } from 'lru-cache'
-import type { ServerConfig } from '../config/servers-file.js'
 import type { JsonObject } from '../json.js'
 import type { ClientPeer } from './call.js'
-import type { EraVerdict } from './era-verdict.js'
 import { Session, type SessionOptions } from './session.js'
 
 // Where connections are not shared: how many one backend gets, and how long an unused one is kept.
@@ -26,11 +24,7 @@ export interface OwnClient {
   readonly session?: ClientPeer | undefined
 }
 
-export interface SessionPoolOptions
-  extends Omit<SessionOptions, 'group' | 'client' | 'sessionClient' | 'onConnected' | 'config'> {
-  readonly config: ServerConfig
-  readonly era: EraVerdict
-}
+export type SessionPoolOptions = Omit<SessionOptions, 'group' | 'client' | 'sessionClient' | 'onConnected'>
 
 /** The sessions of one backend: the shared one, or one for each agent or person, and those that clients have for themselves. */
 export class SessionPool {

@@ -1,14 +1,12 @@
 import type { ServerConfig } from '../config/servers-file.js'
 import type { Env } from '../config/variables.js'
-import { GatewayError, messageOf } from '../errors/gateway-error.js'
+import { GatewayError } from '../errors/gateway-error.js'
 import type { JsonObject } from '../json.js'
 import type { Logger } from '../observability/logger.js'
 import type { BackendAuthorization } from './authorization.js'
 import {
-  BackendRefusal,
   type CallClock,
   type ClientPeer,
-  ConnectionBroken,
   type OutgoingRequest,
   type RawResult,
   SessionLost,
@@ -16,14 +14,17 @@ import {
 } from './call.js'
 import type { Connection } from './connection.js'
 import type { EraVerdict } from './era-verdict.js'
+import { isSevereEnough } from './log-level.js'
 import type { BackendChange } from './server-messages.js'
+import { type Supervision, unavailable } from './supervision.js'
 import type { ToolList } from './tool.js'
 import { type Watcher, Watchers } from './watchers.js'
 
 const LISTS = ['tools', 'prompts', 'resources'] as const
-const RETRY_MS = { first: 1_000, max: 60_000 }
-// A server may ask for more patience than our own, within reason.
-const MAX_RETRY_AFTER_MS = 60 * 60_000
+
+// Soon enough for who waits, and late enough not to be in the way of a call that starts it itself.
+const RESTART_MS = 500
+
 export interface SessionOptions {
   readonly config: ServerConfig
   readonly authorization: BackendAuthorization | undefined
@@ -37,8 +38,9 @@ export interface SessionOptions {
   /** That client's own session, if it has one: for what the backend says beside any request. */
   readonly sessionClient?: ClientPeer | undefined
   readonly onConnected?: (connection: Connection) => void
+  readonly supervision: Supervision
   /** Adds what every error about this server says. */
-  readonly explain: (error: Error, retryAt?: number) => GatewayError
+  readonly explain: (error: unknown) => GatewayError
 }
 
 /** One connection to a backend, made on demand and made again when it is lost. */
@@ -51,15 +53,13 @@ export class Session {
   /** Grows with each change that is announced; a list is as new as it was when the list was asked for. */
   #changes = 0
   #listedAt = 0
-  #failures = 0
-  #failure: GatewayError | undefined
-  #retryAt = 0
   #inFlight = 0
   #isRetiring = false
   /** Dropped, but with calls still under way. */
   readonly #retired = new Set<Connection>()
   readonly #closing = new AbortController()
   readonly #watchers: Watchers
+  #idle: NodeJS.Timeout | undefined
   #logLevel: { readonly connection: Connection; readonly level: string } | undefined
 
   constructor(options: SessionOptions) {
@@ -84,15 +84,6 @@ export class Session {
     return this.#connecting !== undefined
   }
 
-  /** The last failure to connect, until a connect succeeds. */
-  get failure(): GatewayError | undefined {
-    return this.#failure
-  }
-
-  get retryAt(): number {
-    return this.#retryAt
-  }
-
   /** The last tool list that was read, fresh or not. */
   get knownTools(): ToolList | undefined {
     return this.#list
@@ -102,7 +93,8 @@ export class Session {
   async connected(): Promise<Connection> {
     if (this.#connection) return this.#connection
     if (this.#closing.signal.aborted) throw new GatewayError('SHUTTING_DOWN', 'the gateway is shutting down')
-    if (this.#failure && Date.now() < this.#retryAt && !(await this.#mayTryNow(this.#failure))) throw this.#failure
+    if (!this.#connecting) await this.#options.supervision.admit()
+    if (this.#connection) return this.#connection
     this.#connecting ??= this.#connect().finally(() => {
       this.#connecting = undefined
     })
@@ -132,11 +124,13 @@ export class Session {
   /** Like Connection.request; a session the backend has forgotten is opened again, once. */
   async request(request: OutgoingRequest, clock: CallClock): Promise<RawResult> {
     this.#inFlight++
+    clearTimeout(this.#idle)
     try {
       return await this.#requestOnce(request, clock)
     } finally {
       this.#inFlight--
       if (this.#isRetiring && this.#inFlight === 0) void this.close()
+      else this.#waitForIdle()
     }
   }
 
@@ -145,9 +139,16 @@ export class Session {
     this.#connection?.notify(method, params)
   }
 
-  /** Calls back with what the backend announces, from now on and after each reconnect, until the returned function is called. */
+  /**
+   * Calls back with what the backend announces, from now on and after each reconnect, until the returned function is called. Waits
+   * for the backend only where it has to be asked for something.
+   */
   async watch(watcher: Watcher): Promise<() => void> {
-    await this.#watchers.add(watcher, await this.connected())
+    if (watcher.uris.length > 0) await this.#watchers.add(watcher, await this.connected())
+    else {
+      this.#watchers.note(watcher)
+      if (!this.#connection) this.connected().catch(() => this.#restart()) // nobody waits; callers will hear of it
+    }
     return () => {
       this.#watchers.remove(watcher, this.#connection)
       if (this.#isRetiring && this.#inFlight === 0) void this.close()
@@ -180,21 +181,24 @@ export class Session {
   /** With 2025 the level is a matter of the session; later it travels with each request. */
   async #setLogLevel(level: string, connection: Connection, clock: CallClock): Promise<void> {
     if (connection.era !== 'legacy' || connection.description.capabilities.logging === undefined) return
-    if (this.#logLevel?.connection === connection && this.#logLevel.level === level) return
+    // Requests of several clients may be under way: the most talkative of them decides, and each gets what it wants of it.
+    if (this.#logLevel?.connection === connection && isSevereEnough(level, this.#logLevel.level)) return
     this.#logLevel = { connection, level }
     await connection.request({ method: 'logging/setLevel', params: { level } }, clock)
   }
 
   async close(): Promise<void> {
     this.#closing.abort()
+    clearTimeout(this.#idle)
     const connection = await (this.#connecting?.catch(() => undefined) ?? this.#connection)
     this.#connection = undefined
     await Promise.all([connection, ...this.#retired].map(open => open?.close()))
   }
 
   async #connect(): Promise<Connection> {
-    const { config, authorization, env, logger, era } = this.#options
+    const { config, authorization, env, logger, era, supervision } = this.#options
     let current: Connection | undefined
+    let connectedAt = 0
     try {
       const { openConnection } = await import('./connection.js')
       const connection = await openConnection({
@@ -207,18 +211,19 @@ export class Session {
         client: this.#options.client,
         sessionClient: this.#options.sessionClient,
         onChange: change => this.#onChange(change),
-        onClose: reason => {
+        onClose: (reason, stderr) => {
           if (!current || this.#connection !== current) return
           this.#connection = undefined
           if (this.#closing.signal.aborted) return
           logger.warn({ server: config.name, reason }, 'backend connection lost')
-          this.#keepWatching()
+          if (config.transport === 'stdio') supervision.onCrash(reason, { ranMs: Date.now() - connectedAt, stderr })
+          this.#restart()
         },
       })
       current = connection
       era.set(connection.verdict)
-      this.#failures = 0
-      this.#failure = undefined
+      connectedAt = Date.now()
+      supervision.onConnected()
       this.#changes++ // a new process may offer other tools
       if (this.#closing.signal.aborted) {
         await connection.close()
@@ -227,6 +232,7 @@ export class Session {
       this.#connection = connection
       logger.info({ server: config.name, era: connection.era, pid: connection.pid }, 'backend connected')
       this.#options.onConnected?.(connection)
+      this.#waitForIdle()
       if (this.isWatched) {
         this.#watchers.renew(connection)
         for (const kind of LISTS) this.#watchers.announce({ kind })
@@ -243,27 +249,15 @@ export class Session {
   }
 
   /**
-   * Notes that the server cannot be had at the moment, and when it is tried again. Calls that fail together on one connection
-   * count as one failure. Returns the error that callers see until then.
+   * Notes that the server cannot be had at the moment. Calls that fail together on one connection count as one failure. Returns the
+   * error that callers see until the next try.
    */
   #fail(error: unknown, connection?: Connection): GatewayError {
-    const { config, era, logger, explain } = this.#options
-    if (connection && this.#connection !== connection) return this.#failure ?? explain(unavailable(error))
+    const { era, supervision, explain } = this.#options
+    if (connection && this.#connection !== connection) return supervision.failure ?? explain(unavailable(error))
     if (connection) this.#drop(connection)
     era.forget()
-    const backoff = Math.min(RETRY_MS.first * 2 ** this.#failures++, RETRY_MS.max)
-    const reason = unavailable(error)
-    const asked = reason instanceof GatewayError ? Number(reason.details.retry_after_ms ?? 0) : 0
-    this.#retryAt = Date.now() + Math.max(backoff, Math.min(asked, MAX_RETRY_AFTER_MS))
-    const failure = explain(reason, this.#retryAt)
-    this.#failure = failure
-    logger.warn({ server: config.name, code: failure.code, reason: failure.message }, 'backend cannot be connected')
-    return failure
-  }
-
-  /** A server that wanted a login is worth another try as soon as somebody has logged in. */
-  async #mayTryNow(failure: GatewayError): Promise<boolean> {
-    return failure.code === 'AUTH_REQUIRED' && (await this.#options.authorization?.hasUntriedToken()) === true
+    return supervision.onFailure(error)
   }
 
   #onChange(change: BackendChange): void {
@@ -271,13 +265,31 @@ export class Session {
     this.#watchers.announce(change)
   }
 
-  /** Connects again for those who watch: nobody else may have a reason to. */
-  #keepWatching(): void {
-    const delayMs = Math.max(RETRY_MS.first, this.#retryAt - Date.now())
-    setTimeout(() => {
-      if (!this.isWatched || this.#connection || this.#closing.signal.aborted) return
-      this.connected().catch(() => this.#keepWatching())
-    }, delayMs).unref()
+  /** Starts a process that has ended again, and connects for those who watch; a connection to elsewhere is made when it is needed. */
+  #restart(): void {
+    const { config, client, supervision } = this.#options
+    const isWanted = () => (config.transport === 'stdio' && client === undefined) || this.isWatched
+    if (!isWanted() || this.#isRetiring) return
+    const again = () => {
+      if (!isWanted() || this.#isRetiring || this.#connection || this.#closing.signal.aborted) return
+      this.connected().catch(() => this.#restart())
+    }
+    setTimeout(again, Math.max(RESTART_MS, supervision.delayMs)).unref()
+  }
+
+  /** Ends a connection that nobody has used for as long as the configuration says. The next call makes another one. */
+  #waitForIdle(): void {
+    const { config } = this.#options
+    clearTimeout(this.#idle)
+    if (config.idleTimeoutMs === undefined || this.#inFlight > 0) return
+    this.#idle = setTimeout(() => {
+      const connection = this.#connection
+      if (!connection || this.#inFlight > 0 || this.#watchers.hasResources) return
+      this.#connection = undefined
+      this.#options.logger.info({ server: config.name }, 'backend stopped: nobody has used it for a while')
+      this.#retired.add(connection)
+      void connection.close().finally(() => this.#retired.delete(connection))
+    }, config.idleTimeoutMs).unref()
   }
 
   /** The next call connects anew; calls under way on this connection may still end well. */
@@ -322,12 +334,3 @@ const isConnectFailure = (error: unknown): boolean =>
 
 const isLoginKept = (error: unknown): error is GatewayError =>
   error instanceof GatewayError && error.details.login === 'kept'
-
-/** No call was under way, so nothing about its outcome is unknown: the server is not to be had at the moment. */
-function unavailable(thrown: unknown): Error {
-  if (thrown instanceof ConnectionBroken || thrown instanceof SessionLost || thrown instanceof BackendRefusal) {
-    const details = thrown instanceof ConnectionBroken ? { stderr: thrown.stderr } : {}
-    return new GatewayError('SERVER_UNAVAILABLE', thrown.message, { cause: thrown, details })
-  }
-  return thrown instanceof Error ? thrown : new Error(messageOf(thrown))
-}

@@ -32,6 +32,16 @@ export class Watchers {
     }
   }
 
+  /** True when somebody waits for news of a resource, which only a connection brings. */
+  get hasResources(): boolean {
+    return [...this.#wanted.keys()].some(({ uris }) => uris.length > 0)
+  }
+
+  /** For a watcher of lists alone, whom the backend need not be asked for. */
+  note(watcher: Watcher): void {
+    this.#wanted.set(watcher, () => {})
+  }
+
   /** Asks for what the watcher wants, and keeps asking after each reconnect. Rejects as Connection.request does. */
   async add(watcher: Watcher, connection: Connection): Promise<void> {
     this.#wanted.set(watcher, () => {})

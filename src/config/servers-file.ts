@@ -16,6 +16,8 @@ interface CommonConfig {
   readonly timeoutMs: number
   readonly maxTimeoutMs: number
   readonly startupTimeoutMs: number
+  /** Ends a connection that nobody has used for so long; undefined: never. */
+  readonly idleTimeoutMs?: number | undefined
   /** Tools that anybody may see; `undefined` allow means all. */
   readonly tools: { readonly allow?: readonly string[] | undefined; readonly deny: readonly string[] }
   readonly session: 'shared' | 'per-agent' | 'per-user'
@@ -84,6 +86,7 @@ const Common = z.strictObject({
   timeoutMs: milliseconds.optional(),
   maxTimeoutMs: milliseconds.optional(),
   startupTimeoutMs: milliseconds.default(120_000),
+  idleTimeoutMs: milliseconds.optional(),
   tools: z.strictObject({ allow: globs.optional(), deny: globs.default([]) }).default({ deny: [] }),
   session: z.enum(['shared', 'per-agent', 'per-user']).default('shared'),
 })

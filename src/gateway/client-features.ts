@@ -37,7 +37,12 @@ export function missingFor(
       return declaresMode(elicitation, mode) ? undefined : { elicitation: { [mode]: {} } }
     }
     case 'sampling/createMessage': {
-      const needed = params.tools || params.toolChoice ? { tools: {} } : {}
+      const wantsTools = params.tools !== undefined || params.toolChoice !== undefined
+      const wantsContext = params.includeContext !== undefined && params.includeContext !== 'none'
+      const needed = {
+        ...(wantsTools && { tools: {} }),
+        ...(wantsContext && { context: {} }),
+      }
       const declared = isJsonObject(sampling) ? sampling : undefined
       return declared && Object.keys(needed).every(key => key in declared) ? undefined : { sampling: needed }
     }

@@ -1,7 +1,6 @@
 import type { CallToolResult, Tool } from '@modelcontextprotocol/server'
 import type { Backend } from '../backends/backend.js'
 import type { RawResult } from '../backends/call.js'
-import type { BackendChange } from '../backends/server-messages.js'
 import { GatewayError } from '../errors/gateway-error.js'
 import { isJsonObject, type JsonObject } from '../json.js'
 import type { Audited } from './audited.js'
@@ -16,13 +15,11 @@ import {
   invalidParams,
   methodNotFound,
   unknownTool,
-  type WatchFilter,
 } from './endpoint.js'
 import { callBackendTool } from './execute-tool.js'
 import { refusalIn, toProtocolError, URL_ELICITATION_REQUIRED } from './protocol-errors.js'
 import type { Runtime } from './runtime.js'
-import { GatewayCall, HIDDEN } from './tool.js'
-import { VisibleTools } from './visible-tools.js'
+import { type GatewayCall, HIDDEN } from './tool.js'
 
 const INSTRUCTIONS =
   'This gateway stands in front of several MCP servers. Its tools and prompts are theirs, named SERVER__NAME; their resources are found under gateway://SERVER/URI.'
@@ -109,42 +106,23 @@ export class DirectEndpoint implements Endpoint {
     return call.snapshot.backends.get(found.server)?.knownTools?.byName.get(found.tool)?.definition.inputSchema
   }
 
-  async watch(
-    call: GatewayCall,
-    { lists, uris }: WatchFilter,
-    onChange: (change: BackendChange) => void,
-  ): Promise<() => void> {
-    const agent = call.actAs(undefined)
-    const list = async () => {
-      const now = new GatewayCall(call.caller, this.#options.runtime.current)
-      return listDirectTools(now, now.actAs(undefined))
-    }
-    const tools = lists.includes('tools') ? new VisibleTools(list, () => onChange({ kind: 'tools' })) : undefined
-    const wanted = uris.flatMap(uri => splitDirectUri(uri) ?? [])
-    const watching = permittedBackends(call, agent).map(async backend => {
-      const { name } = backend
-      const own = wanted.filter(({ server }) => server === name).map(({ uri }) => uri)
-      const stop = await backend.watch(call.owner, {
-        uris: own,
-        onChange(change) {
-          if (change.kind === 'tools') tools?.check()
-          else if (change.kind !== 'resource') {
-            if (lists.includes(change.kind)) onChange(change)
-          } else if (own.length > 0) {
-            const uri = toDirectUri(name, change.uri)
-            onChange({ ...change, uri, params: { ...change.params, uri } })
-          }
-        },
-      })
-      return stop
+  async visibleTools(call: GatewayCall): Promise<readonly Tool[]> {
+    return this.#listed(call, await listDirectTools(call, call.actAs(undefined)))
+  }
+
+  backends(call: GatewayCall): readonly Backend[] {
+    return permittedBackends(call, call.actAs(undefined))
+  }
+
+  ownUris(server: string, uris: readonly string[]): readonly string[] {
+    return uris.flatMap(uri => {
+      const found = splitDirectUri(uri)
+      return found?.server === server ? [found.uri] : []
     })
-    // A server that is down now is listened to by whoever lists it again later.
-    const settled = await Promise.allSettled(watching)
-    await tools?.ready()
-    return () => {
-      tools?.close()
-      for (const outcome of settled) if (outcome.status === 'fulfilled') outcome.value()
-    }
+  }
+
+  publicUri(server: string, uri: string): string {
+    return toDirectUri(server, uri)
   }
 
   notify(call: GatewayCall, method: string, params: JsonObject): void {

@@ -1,4 +1,5 @@
-import type { CallToolResult } from '@modelcontextprotocol/server'
+import type { CallToolResult, Tool } from '@modelcontextprotocol/server'
+import type { Backend } from '../backends/backend.js'
 import type { RawResult } from '../backends/call.js'
 import { GatewayError } from '../errors/gateway-error.js'
 import { isJsonObject, type JsonObject } from '../json.js'
@@ -77,9 +78,21 @@ export class DiscoverEndpoint implements Endpoint {
   /** No parameter of theirs travels as a header. */
   async inputSchema(): Promise<undefined> {}
 
-  /** These tools never change. */
-  async watch(): Promise<() => void> {
-    return () => {}
+  async visibleTools(call: GatewayCall): Promise<readonly Tool[]> {
+    return this.#listed(call).map(({ definition }) => definition)
+  }
+
+  /** Whatever changes behind them, these tools stay what they are. */
+  backends(): readonly Backend[] {
+    return []
+  }
+
+  ownUris(): readonly string[] {
+    return []
+  }
+
+  publicUri(_server: string, uri: string): string {
+    return uri
   }
 
   notify(call: GatewayCall, method: string, params: JsonObject): void {

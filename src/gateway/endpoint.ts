@@ -1,6 +1,6 @@
-import { type CallToolResult, ProtocolError } from '@modelcontextprotocol/server'
+import { type CallToolResult, ProtocolError, type Tool } from '@modelcontextprotocol/server'
+import type { Backend } from '../backends/backend.js'
 import type { RawResult } from '../backends/call.js'
-import type { BackendChange } from '../backends/server-messages.js'
 import type { JsonObject } from '../json.js'
 import type { GatewayCall } from './tool.js'
 
@@ -30,8 +30,13 @@ export interface Endpoint {
   request(call: GatewayCall, method: string, params: JsonObject): Promise<RawResult>
   /** The input schema that a tool is listed with; undefined when the caller may not know of it, or it has nothing to do with headers. */
   inputSchema(call: GatewayCall, name: string): Promise<unknown>
-  /** Calls back with changes of what this caller sees until the returned function is called. */
-  watch(call: GatewayCall, filter: WatchFilter, onChange: (change: BackendChange) => void): Promise<() => void>
+  /** The tools that this caller sees; what it costs to find out is paid by whoever listens for changes. */
+  visibleTools(call: GatewayCall): Promise<readonly Tool[]>
+  /** The servers behind this door, as far as this caller may use them. */
+  backends(call: GatewayCall): readonly Backend[]
+  /** Of these resources those of one server, under the names it knows; and the other way round. */
+  ownUris(server: string, uris: readonly string[]): readonly string[]
+  publicUri(server: string, uri: string): string
   /** Passes on what the client says about itself. */
   notify(call: GatewayCall, method: string, params: JsonObject): void
 }

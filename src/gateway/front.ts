@@ -17,12 +17,12 @@ import { isExposedDirectly } from './direct-mode.js'
 import { DiscoverEndpoint } from './discover-endpoint.js'
 import type { CutResult, Description, Endpoint, Entry, WatchFilter } from './endpoint.js'
 import { executeTool } from './execute-tool.js'
-import { getGatewayStatus } from './get-gateway-status.js'
+import { createGetGatewayStatus } from './get-gateway-status.js'
 import { getServerTools } from './get-server-tools.js'
 import { InputRounds, isInputRequired } from './input-rounds.js'
 import { KeptResults } from './kept-results.js'
 import { listServers } from './list-servers.js'
-import { toFailedCall, toProtocolError } from './protocol-errors.js'
+import { toFailedCall, toProtocolError, toUrlElicitation } from './protocol-errors.js'
 import { createReadResult, keepFor } from './read-result.js'
 import { withinBudget } from './result-budget.js'
 import type { Runtime } from './runtime.js'
@@ -30,6 +30,7 @@ import { SealedState } from './sealed-state.js'
 import { searchTools } from './search-tools.js'
 import { ServerEndpoint } from './server-endpoint.js'
 import { type Caller, GatewayCall, notAvailable } from './tool.js'
+import { Watch } from './watch.js'
 
 export interface FrontOptions {
   readonly runtime: Runtime
@@ -58,7 +59,13 @@ export class Front {
     this.#runtime = runtime
     this.#audited = createAudited({ audit, logger })
     const kept = new KeptResults()
-    const tools = [listServers, searchTools, getServerTools, executeTool, ...(debug ? [getGatewayStatus] : [])]
+    const tools = [
+      listServers,
+      searchTools,
+      getServerTools,
+      executeTool,
+      ...(debug ? [createGetGatewayStatus(runtime)] : []),
+    ]
     const cut: CutResult = (result, call, requested) => {
       const budget = resultBudgetOf(call.snapshot.rules, call.agent ?? '')
       return isInputRequired(result) ? result : withinBudget(result, budget, keepFor(kept, call, requested))
@@ -101,9 +108,9 @@ export class Front {
 
   /** Answers a request. Rejects with ProtocolError. */
   async request(entry: Entry, method: string, params: JsonObject, caller: Caller): Promise<RawResult> {
-    const serve = (asking: Caller) => this.#serve(entry, method, params, asking)
     try {
-      if (!MAY_ASK.has(method)) return await serve(caller)
+      if (!MAY_ASK.has(method)) return await this.#serve(entry, method, params, caller)
+      const serve = (asking: Caller) => this.#serveAsking(entry, method, params, asking)
       return await this.#rounds.run(caller, () => bindingOf(entry, method, params, caller), serve)
     } catch (error) {
       const failed = method === 'tools/call' ? toFailedCall(error) : undefined
@@ -164,10 +171,20 @@ export class Front {
     filter: WatchFilter,
     onChange: (change: BackendChange) => void,
   ): Promise<() => void> {
+    const asking = withClient(caller)
+    const look = () => ({ endpoint: this.#endpoint(entry, asking), call: this.#call(entry, asking) })
+    const watch = new Watch({ look, filter, onChange })
+    const unsubscribe = this.#runtime.onSwap(() => void watch.renew())
     try {
-      return await this.#endpoint(entry, caller).watch(this.#call(entry, withClient(caller)), filter, onChange)
+      await watch.open()
     } catch (error) {
+      unsubscribe()
+      watch.close()
       throw toProtocolError(error, caller.era)
+    }
+    return () => {
+      unsubscribe()
+      watch.close()
     }
   }
 
@@ -192,6 +209,16 @@ export class Front {
 
   #serve(entry: Entry, method: string, params: JsonObject, caller: Caller): Promise<RawResult> {
     return this.#endpoint(entry, caller).request(this.#call(entry, caller), method, params)
+  }
+
+  async #serveAsking(entry: Entry, method: string, params: JsonObject, caller: Caller): Promise<RawResult> {
+    try {
+      return await this.#serve(entry, method, params, caller)
+    } catch (error) {
+      const elicitation = caller.era === 'modern' ? toUrlElicitation(error) : undefined
+      if (elicitation) return elicitation
+      throw error
+    }
   }
 
   #call(entry: Entry, caller: Caller): GatewayCall {

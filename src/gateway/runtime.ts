@@ -1,15 +1,37 @@
+import type { Backend } from '../backends/backend.js'
 import { GatewayError } from '../errors/gateway-error.js'
 import type { Snapshot } from './snapshot.js'
 
+/** How the last attempt to load a new configuration went. */
+export interface ReloadState {
+  /** When the configuration that is in effect was loaded. */
+  readonly lastReload: Date
+  /** Why a newer one is not. */
+  readonly lastError?: string | undefined
+}
+
 /** Owns the current snapshot and knows which calls are under way. */
 export class Runtime {
-  readonly current: Snapshot
+  #current: Snapshot
   #inFlight = 0
   #draining = false
   #drained: (() => void) | undefined
+  #reloadError: string | undefined
+  readonly #listeners = new Set<() => void>()
+  /** Backends of former snapshots that have calls to finish. */
+  readonly #retired = new Set<Backend>()
 
   constructor(snapshot: Snapshot) {
-    this.current = snapshot
+    this.#current = snapshot
+  }
+
+  /** A call takes it once and keeps it to its end. */
+  get current(): Snapshot {
+    return this.#current
+  }
+
+  get reload(): ReloadState {
+    return { lastReload: this.#current.loadedAt, lastError: this.#reloadError }
   }
 
   /** True once no new calls are taken. */
@@ -20,6 +42,30 @@ export class Runtime {
   /** Calls under way. */
   get inFlight(): number {
     return this.#inFlight
+  }
+
+  /** Puts a new snapshot in the place of the current one, in one step; backends that are not in it any more finish their calls. */
+  swap(next: Snapshot): void {
+    const kept = new Set(next.backends.values())
+    const removed = [...this.#current.backends.values()].filter(backend => !kept.has(backend))
+    this.#current = next
+    this.#reloadError = undefined
+    for (const backend of removed) {
+      this.#retired.add(backend)
+      void backend.retire().finally(() => this.#retired.delete(backend))
+    }
+    for (const listener of [...this.#listeners]) listener()
+  }
+
+  /** A new configuration could not be loaded; the current one stays. */
+  keepCurrent(reason: string): void {
+    this.#reloadError = reason
+  }
+
+  /** Calls back after each swap, until the returned function is called. */
+  onSwap(listener: () => void): () => void {
+    this.#listeners.add(listener)
+    return () => void this.#listeners.delete(listener)
   }
 
   /** Counts a call until it has settled, so that a shutdown can wait for it. Rejects with SHUTTING_DOWN once that has begun. */
@@ -46,6 +92,6 @@ export class Runtime {
         }
       })
     }
-    await Promise.all([...this.current.backends.values()].map(backend => backend.close()))
+    await Promise.all([...this.#current.backends.values(), ...this.#retired].map(backend => backend.close()))
   }
 }

@@ -1,7 +1,6 @@
 import type { Tool } from '@modelcontextprotocol/server'
 import type { Backend } from '../backends/backend.js'
 import type { CallClock, RawResult } from '../backends/call.js'
-import type { BackendChange } from '../backends/server-messages.js'
 import type { GatewayError } from '../errors/gateway-error.js'
 import { isJsonObject, type JsonObject } from '../json.js'
 import type { Audited } from './audited.js'
@@ -20,8 +19,7 @@ import { refusalIn, toProtocolError } from './protocol-errors.js'
 import { asOurs, BACKEND_INFO } from './provenance.js'
 import type { Runtime } from './runtime.js'
 import type { SealedState } from './sealed-state.js'
-import { GatewayCall, HIDDEN, notAvailable } from './tool.js'
-import { VisibleTools } from './visible-tools.js'
+import { type GatewayCall, HIDDEN, notAvailable } from './tool.js'
 
 const READ_RESULT = 'read_result'
 const CURSOR_MS = 60 * 60_000
@@ -87,27 +85,16 @@ export class ServerEndpoint implements Endpoint {
     return list.byName.get(name)?.definition.inputSchema
   }
 
-  async watch(
-    call: GatewayCall,
-    { lists, uris }: WatchFilter,
-    onChange: (change: BackendChange) => void,
-  ): Promise<() => void> {
-    const backend = this.#permitted(call)
-    // The rules may be others by then.
-    const visible = () => this.#visibleTools(new GatewayCall(call.caller, this.#options.runtime.current, true))
-    const tools = lists.includes('tools') ? new VisibleTools(visible, () => onChange({ kind: 'tools' })) : undefined
-    const stop = await backend.watch(call.owner, {
-      uris,
-      onChange(change) {
-        if (change.kind === 'tools') tools?.check()
-        else if (change.kind === 'resource' ? uris.length > 0 : lists.includes(change.kind)) onChange(change)
-      },
-    })
-    await tools?.ready()
-    return () => {
-      tools?.close()
-      stop()
-    }
+  backends(call: GatewayCall): readonly Backend[] {
+    return [this.#permitted(call)]
+  }
+
+  ownUris(_server: string, uris: readonly string[]): readonly string[] {
+    return uris
+  }
+
+  publicUri(_server: string, uri: string): string {
+    return uri
   }
 
   notify(call: GatewayCall, method: string, params: JsonObject): void {
@@ -167,7 +154,7 @@ export class ServerEndpoint implements Endpoint {
     return !byName.has(READ_RESULT)
   }
 
-  async #visibleTools(call: GatewayCall): Promise<readonly Tool[]> {
+  async visibleTools(call: GatewayCall): Promise<readonly Tool[]> {
     const backend = this.#permitted(call)
     const { tools } = await withClock(backend, call, clock => backend.tools(call.owner, clock))
     return this.#permittedTools(call, tools)

@@ -9,6 +9,7 @@ import {
   type StandardSchemaV1,
 } from '@modelcontextprotocol/server'
 import { type BackendAsk, ClientRefusal, type RawResult } from '../backends/call.js'
+import { isLogLevel, isSevereEnough } from '../backends/log-level.js'
 import type { BackendChange } from '../backends/server-messages.js'
 import type { Principal } from '../identity/principal.js'
 import { isJsonObject, type JsonObject } from '../json.js'
@@ -16,7 +17,6 @@ import { version } from '../version.js'
 import { relayedCapabilities } from './client-features.js'
 import { type Description, type Entry, invalidParams, methodNotFound, type WatchFilter } from './endpoint.js'
 import type { Front } from './front.js'
-import { isLogLevel, isSevereEnough } from './log-level.js'
 import { PARKED_MS } from './parked-calls.js'
 import type { Caller, CallingClient, ClientSession } from './tool.js'
 
@@ -113,10 +113,11 @@ export class RelayServer extends Server {
     this.#tell(method, isOfList ? {} : change.params)
   }
 
-  /** Has changes announced until the returned function is called. */
-  watch(filter: WatchFilter): Promise<() => void> {
+  /** Has changes announced until the returned function is called. `meta` is that of the request for it, where there is one. */
+  watch(filter: WatchFilter, meta?: JsonObject): Promise<() => void> {
     const { front, entry } = this.#options
-    return front.watch(entry, this.#callerBesides(), filter, change => this.announce(change))
+    const caller = { ...this.#callerBesides(), ...(meta && { meta }) }
+    return front.watch(entry, caller, filter, change => this.announce(change))
   }
 
   /** The connection is over: what was kept for its client goes too. */
@@ -137,7 +138,10 @@ export class RelayServer extends Server {
     return async (request, context) => {
       const result = await handler(request, context)
       const { front, entry } = this.#options
-      this.#description = await front.describe(entry, this.#callerOf({}, context))
+      this.#description = await front.describe(entry, this.#callerOf({}, context)).catch(error => {
+        this.#giveUp()
+        throw error
+      })
       const { capabilities, instructions, meta } = this.#description
       return {
         ...result,
@@ -146,6 +150,12 @@ export class RelayServer extends Server {
         ...(meta && { _meta: { ...(isJsonObject(result._meta) && result._meta), ...meta } }),
       }
     }
+  }
+
+  /** What did not begin has no session over HTTP; a client over stdio may try again. */
+  #giveUp(): void {
+    if (this.#options.isOverHttp && this.#options.era === 'legacy')
+      setImmediate(() => void this.close().catch(() => {}))
   }
 
   // What may be said is for the two sides to agree upon.
@@ -249,7 +259,7 @@ export class RelayServer extends Server {
     const { resources } = this.#description.capabilities
     if (this.#sessionId === undefined || !isJsonObject(resources) || resources.subscribe !== true)
       throw methodNotFound()
-    if (typeof uri !== 'string') throw invalidParams('Invalid params: uri must be a string', { uri })
+    if (typeof uri !== 'string') throw invalidParams('Invalid params: uri must be a string')
     if (this.#subscriptions.has(uri)) return {}
     if (this.#subscriptions.size >= MAX_SUBSCRIPTIONS) throw invalidParams('Too many subscriptions')
     this.#subscriptions.set(uri, await this.watch({ lists: [], uris: [uri] }))
@@ -306,7 +316,7 @@ async function asClient({ method, params, signal, onProgress }: BackendAsk, send
         signal,
         timeout: PARKED_MS,
         resetTimeoutOnProgress: true,
-        onprogress: progress => onProgress?.(progress),
+        ...(onProgress && { onprogress: onProgress }),
       },
     )
   } catch (error) {

@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util'
 import type { Backend } from '../backends/backend.js'
 import type { GatewayConfig } from '../config/load.js'
 import type { ServerConfig } from '../config/servers-file.js'
@@ -11,11 +12,20 @@ export interface Snapshot {
   readonly loadedAt: Date
 }
 
-export function buildSnapshot(config: GatewayConfig, createBackend: (server: ServerConfig) => Backend): Snapshot {
+/** Backends whose configuration is the same as before are the same as before, with their processes and connections. */
+export function buildSnapshot(
+  config: GatewayConfig,
+  createBackend: (server: ServerConfig) => Backend,
+  before?: Snapshot,
+): Snapshot {
+  const backendFor = (server: ServerConfig): Backend => {
+    const existing = before?.backends.get(server.name)
+    return existing && isDeepStrictEqual(existing.config, server) ? existing : createBackend(server)
+  }
   return {
     config,
     rules: compileRules(config.rules, config.servers),
-    backends: new Map(config.servers.map(server => [server.name, createBackend(server)])),
+    backends: new Map(config.servers.map(server => [server.name, backendFor(server)])),
     loadedAt: new Date(),
   }
 }

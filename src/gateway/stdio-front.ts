@@ -44,7 +44,8 @@ class ListenedTransport extends StdioServerTransport {
     if (!('method' in message) || !this.server) return
     const { params } = message
     if (message.method === 'subscriptions/listen' && 'id' in message) {
-      const watching = this.server.watch(filterIn(params))
+      const meta = isJsonObject(params?._meta) ? params._meta : undefined
+      const watching = this.server.watch(filterIn(params), meta)
       watching.catch(() => {}) // the subscription stands; there is nothing to announce yet
       this.#watching.set(message.id, watching)
     } else if (message.method === 'notifications/cancelled') this.#stop(params?.requestId)

@@ -103,16 +103,15 @@ export class GatewayCall {
   }
 
   /** Clients that can be asked nothing may share a session, unless this entry is one session for one client. */
-  #ownClient({ capabilities, logLevel, session }: CallingClient): CallOwner['client'] {
+  #ownClient({ capabilities, session }: CallingClient): CallOwner['client'] {
     const features = featuresIn(capabilities)
     if (session) {
       return features || this.isOneToOne ? { key: session.id, capabilities, session: session.peer } : undefined
     }
-    const level = this.isOneToOne ? logLevel : undefined
-    if (!features && level === undefined) return undefined
+    if (!features) return undefined
     // Nobody tells later that its roots have changed.
-    const declared = features?.roots ? { ...capabilities, roots: {} } : capabilities
-    return { key: JSON.stringify([this.caller.principal.id, features, level]), capabilities: declared }
+    const declared = features.roots ? { ...capabilities, roots: {} } : capabilities
+    return { key: JSON.stringify([this.caller.principal.id, features]), capabilities: declared }
   }
 }
 

@@ -92,8 +92,8 @@ export class Sessions {
       listening: 0,
     }
     server.onclose = () => this.#sessions.delete(id)
+    this.#sessions.set(id, session) // before anything is waited for: it counts from here on
     await server.connect(transport)
-    this.#sessions.set(id, session)
     const response = await this.#answer(session, asked)
     if (response.status !== 200) await server.close() // what did not begin has no session
     return response
@@ -124,7 +124,7 @@ export class Sessions {
     const kind = request.method === 'GET' ? 'listening' : 'answering'
     session[kind]++
     session.lastUsedAt = this.#now()
-    const expiry = untilExpiry(token.expiresAt)
+    const expiry = untilExpiry(token.acceptedUntil)
     const onEnd = () => {
       session[kind]--
       session.lastUsedAt = this.#now()

@@ -58,10 +58,10 @@ export function withEnds(response: Response, { onEnd, signal }: StreamEnds): Res
 }
 
 /** Aborted when the token has expired: a stream is open only to those who still may have it. `release` forgets about it. */
-export function untilExpiry(expiresAt: number): { readonly signal: AbortSignal; readonly release: () => void } {
+export function untilExpiry(acceptedUntil: number): { readonly signal: AbortSignal; readonly release: () => void } {
   const expired = new AbortController()
   // Longer than a timer can run is longer than a stream lives.
-  const delayMs = Math.min(Math.max(0, expiresAt * 1000 - Date.now()), 2 ** 31 - 1)
+  const delayMs = Math.min(Math.max(0, acceptedUntil * 1000 - Date.now()), 2 ** 31 - 1)
   const timer = setTimeout(() => expired.abort(), delayMs).unref()
   return { signal: expired.signal, release: () => clearTimeout(timer) }
 }

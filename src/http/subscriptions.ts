@@ -51,7 +51,7 @@ export class Subscriptions {
     const caller = { principal, era: 'modern', meta } as const
     const watching = this.#front.watch(entry, caller, filterIn(parsedBody), change => bus.publish(toEvent(change)))
     watching.catch(error => this.#logger.debug({ reason: String(error) }, 'cannot watch'))
-    const expiry = untilExpiry(token.expiresAt)
+    const expiry = untilExpiry(token.acceptedUntil)
     let isOver = false
     const end = async () => {
       if (isOver) return

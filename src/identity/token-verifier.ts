@@ -21,6 +21,8 @@ export interface VerifiedToken {
   readonly scopes: readonly string[]
   /** Seconds since the epoch. */
   readonly expiresAt: number
+  /** When it is no longer taken: clocks may differ. */
+  readonly acceptedUntil: number
 }
 
 export interface TokenVerifierOptions {
@@ -53,14 +55,14 @@ export function createTokenVerifier(options: TokenVerifierOptions): TokenVerifie
       const key = hash('sha256', token, 'base64')
       const known = verified.get(key)
       if (known) {
-        if (known.expiresAt + clockToleranceSeconds > now() / 1000) return known
+        if (known.acceptedUntil > now() / 1000) return known
         verified.delete(key)
         throw new InvalidTokenError(expired(known.expiresAt))
       }
       const payload = await checkedPayload(token, options, clockToleranceSeconds, now())
       if (typeof payload.sub !== 'string' || payload.sub === '')
         throw new InvalidTokenError('the claim "sub" is not a name')
-      const fresh = toVerifiedToken(payload)
+      const fresh = toVerifiedToken(payload, clockToleranceSeconds)
       verified.set(key, fresh)
       return fresh
     },
@@ -119,7 +121,7 @@ const toTime = (seconds: unknown): string => {
 
 const inWords = (value: unknown): string => (typeof value === 'string' ? value : JSON.stringify(value)).slice(0, 200)
 
-function toVerifiedToken(payload: JWTPayload): VerifiedToken {
+function toVerifiedToken(payload: JWTPayload, clockToleranceSeconds: number): VerifiedToken {
   const scope = payload.scope
   const clientId = payload.client_id
   return {
@@ -127,6 +129,7 @@ function toVerifiedToken(payload: JWTPayload): VerifiedToken {
     clientId: typeof clientId === 'string' ? clientId : '',
     scopes: typeof scope === 'string' ? scope.split(' ').filter(part => part !== '') : [],
     expiresAt: payload.exp ?? 0,
+    acceptedUntil: (payload.exp ?? 0) + clockToleranceSeconds,
   }
 }
 

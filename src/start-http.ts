@@ -1,19 +1,23 @@
 import { createLocalJWKSet } from 'jose'
 import { LRUCache } from 'lru-cache'
 import { readPort, readResource } from './config/front-door.js'
+import { stateDirectory } from './config/locate.js'
+import { announceRunning } from './config/running.js'
 import type { Env } from './config/variables.js'
 import type { CredentialStore } from './credentials/store.js'
 import { GatewayError } from './errors/gateway-error.js'
 import type { Front } from './gateway/front.js'
+import { describeGateway } from './gateway/get-gateway-status.js'
 import type { Runtime } from './gateway/runtime.js'
 import { ServerFactory, serverInfo } from './gateway/server.js'
 import { createHttpApp } from './http/app.js'
 import { principalIn } from './http/bearer.js'
 import { isLoopbackHost } from './http/guards.js'
 import { listen } from './http/listen.js'
-import { LOCAL_AUDIENCE, openEmbeddedIssuer } from './identity/embedded-issuer.js'
+import { LOCAL_AUDIENCE, openEmbeddedIssuer, STATUS_AUDIENCE } from './identity/embedded-issuer.js'
 import { createTokenVerifier, type TokenVerifier } from './identity/token-verifier.js'
 import type { Logger } from './observability/logger.js'
+import { version } from './version.js'
 
 /** Callers choose the names: there is no more room for them than this. */
 const MAX_VERIFIERS = 1_000
@@ -91,14 +95,32 @@ export async function openHttpFront({
       allowedHosts: list(env.GATEWAY_ALLOWED_HOSTS),
       allowedOrigins: list(env.CORS_ORIGINS),
       isReady: () => !runtime.isDraining,
+      status: {
+        verifier: createTokenVerifier({
+          issuer: issuer.issuer,
+          algorithms: issuer.algorithms,
+          audiences: [STATUS_AUDIENCE],
+          keys,
+        }),
+        describe: () => ({ pid: process.pid, version, ...describeGateway(runtime) }),
+      },
     })
   })
   const url = publicResource?.href ?? `http://${bracketed(host)}:${front.port}/mcp`
+  const withdraw = await announceRunning(stateDirectory(env), {
+    pid: process.pid,
+    url: `http://${loopbackOf(host)}:${front.port}/mcp`,
+    audience: url,
+    ...runtime.current.config.files,
+    version,
+    startedAt: new Date().toISOString(),
+  })
   logger.info({ url, listening: `${bracketed(host)}:${front.port}` }, 'serving MCP over HTTP')
   return {
     url,
     issueToken: (agent, ttlSeconds) => issuer.issue({ agent, ttlSeconds, audience: url }),
     async close() {
+      await withdraw()
       await front.app.close()
       front.close()
     },
@@ -129,5 +151,9 @@ const list = (text: string | undefined): string[] =>
     .split(',')
     .map(entry => entry.trim())
     .filter(entry => entry !== '')
+
+/** An address of this machine that reaches a server listening on this host. */
+const loopbackOf = (host: string): string =>
+  host === '0.0.0.0' ? '127.0.0.1' : host === '::' ? '[::1]' : bracketed(host)
 
 const bracketed = (host: string): string => (host.includes(':') && !host.startsWith('[') ? `[${host}]` : host)

@@ -1,6 +1,8 @@
 import { join } from 'node:path'
 import type { Tool } from '@modelcontextprotocol/server'
 import { Backend } from './backends/backend.js'
+import { endPredecessors } from './backends/process-predecessors.js'
+import { openProcessRecord } from './backends/process-record.js'
 import { type GatewayConfig, loadConfig } from './config/load.js'
 import { locateConfigFiles, stateDirectory } from './config/locate.js'
 import { formatProblem } from './config/problem.js'
@@ -81,6 +83,9 @@ export async function startGateway(options: StartOptions = {}): Promise<Gateway>
       onLoginOffered: unaskedLogins.offer,
       learnSecrets: secrets => redactor.learn(server.name, secrets.filter(isPlainSecret)),
     })
+  const processes = join(stateDirectory(env), 'processes')
+  const processRecord = openProcessRecord(processes, logger)
+  const predecessorsEnded = endPredecessors(processes, logger)
   const createBackend = (server: ServerConfig) => new Backend(server, { env, logger, redactor, authorize })
   const runtime = new Runtime(buildSnapshot(config, createBackend))
   const watching = watchConfig(config, {
@@ -121,15 +126,10 @@ export async function startGateway(options: StartOptions = {}): Promise<Gateway>
       const entry: Entry = server === undefined ? {} : { server }
       const refusal = front.refusal(entry, principal)
       if (refusal) throw refusal
-      const { openStdioFront } = await import('./gateway/stdio-front.js')
+      const { openStdioFront, stdinEnded } = await import('./gateway/stdio-front.js')
       const handle = openStdioFront(new ServerFactory(front, () => principal), entry, logger)
       closers.push(() => handle.close())
-      await new Promise<void>(resolve => {
-        process.stdin.once('end', resolve)
-        process.stdin.once('close', resolve)
-        process.stdin.once('error', () => resolve())
-        process.stdout.once('error', () => resolve())
-      })
+      await stdinEnded()
     },
 
     async close() {
@@ -138,6 +138,7 @@ export async function startGateway(options: StartOptions = {}): Promise<Gateway>
       front.close()
       await runtime.close(DRAIN_MS)
       for (const close of closers.reverse()) await close()
+      await Promise.all([processRecord.close(), predecessorsEnded])
       await audit.close()
       await log.close()
     },

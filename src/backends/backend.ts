@@ -53,6 +53,8 @@ export interface BackendOptions {
   readonly redactor: Redactor
   /** Called for servers that take part in OAuth. */
   readonly authorize?: ((config: HttpServerConfig) => BackendAuthorization) | undefined
+  /** How long a server that is away is waited for, and how long a pause between two tries may be. Default: not at all, a minute. */
+  readonly patience?: { readonly waitMs: number; readonly maxRetryMs: number } | undefined
 }
 
 /** One configured server: connected once on demand, called, described, closed. */
@@ -71,11 +73,12 @@ export class Backend {
     this.#options = options
     this.#redact = options.redactor.scopedTo(config.name)
     this.#authorization = wantsOAuth(config) ? options.authorize?.(config) : undefined
-    const { env, logger } = options
+    const { env, logger, patience } = options
     this.#supervision = new Supervision({
       server: config.name,
       logger,
       authorization: this.#authorization,
+      maxRetryMs: patience?.maxRetryMs,
       explain: (error, retryAt) => this.#explain(error, retryAt),
     })
     this.#sessions = new SessionPool({
@@ -85,6 +88,7 @@ export class Backend {
       authorization: this.#authorization,
       era: new EraVerdict(),
       supervision: this.#supervision,
+      patienceMs: patience?.waitMs ?? 0,
       explain: error => this.#explain(error),
     })
   }
@@ -177,9 +181,9 @@ export class Backend {
     this.#sessions.release(clientKey)
   }
 
-  /** Sends a notification to the session of this client, if there is one. */
+  /** Passes on what a client says about itself, to the session it has for itself: on a shared one it would be said for all. */
   notify(owner: CallOwner, method: string, params: JsonObject): void {
-    this.#sessions.find(owner)?.notify(method, params)
+    this.#sessions.own(owner)?.notify(method, params)
   }
 
   /** What the backend says it has, connecting first where that is needed. Rejects with a GatewayError. */

@@ -31,6 +31,7 @@ export const parseRecord = (text: string): RecordContent | undefined => Content.
  * watchdog. Nobody waits for it.
  */
 export function openProcessRecord(directory: string, logger: Logger): ProcessRecord {
+  if (process.platform === 'win32') return { async close() {} } // nothing to end there, as with the watchdog
   // A number alone is taken by another gateway in each container that has the directory.
   const file = join(directory, `${process.pid}-${randomUUID()}.json`)
   let writing = Promise.resolve()

@@ -88,9 +88,14 @@ export class ServerMessages {
       this.#options.onChange(change)
       return
     }
-    const client = origin?.client ?? (method === LOG ? this.#latest(wantsLogs)?.client : undefined)
-    if (client && (method !== LOG || client.takesLogs)) client.tell(method, params)
-    else this.#sessionClient?.tell(method, params)
+    const hearer = this.#hearerOf(method, origin)
+    if (hearer && (method !== LOG || hearer.takesLogs)) hearer.tell(method, params)
+  }
+
+  #hearerOf(method: string, origin: InFlight | undefined): ClientPeer | undefined {
+    if (method !== LOG) return origin?.client ?? this.#sessionClient
+    const client = origin ? (origin.client.takesLogs ? origin.client : undefined) : this.#latest(wantsLogs)?.client
+    return client ?? this.#sessionClient
   }
 
   /** The newest request under way, provided that no other principal has one: the message could be meant for that. */

@@ -71,6 +71,14 @@ export class SessionPool {
     return this.#sessions.get(this.#keyOf(owner))
   }
 
+  /** The session that this client has for itself, if it has one. */
+  own(owner: CallOwner): Session | undefined {
+    const session = owner.client && this.find(owner)
+    return session && session.clientKey === owner.client?.key && this.#keyOf(owner) !== session.group
+      ? session
+      : undefined
+  }
+
   /** Where lists are read: every session with the same login sees the same ones, so nothing is started that need not be. */
   connected(owner: CallOwner): Session | undefined {
     const own = this.find(owner)

@@ -1,3 +1,4 @@
+import { setTimeout as wait } from 'node:timers/promises'
 import type { ServerConfig } from '../config/servers-file.js'
 import type { Env } from '../config/variables.js'
 import { GatewayError } from '../errors/gateway-error.js'
@@ -39,6 +40,8 @@ export interface SessionOptions {
   readonly sessionClient?: ClientPeer | undefined
   readonly onConnected?: (connection: Connection) => void
   readonly supervision: Supervision
+  /** How long a server that is away is waited for; 0 where callers had better hear of it at once. */
+  readonly patienceMs: number
   /** Adds what every error about this server says. */
   readonly explain: (error: unknown) => GatewayError
 }
@@ -89,8 +92,22 @@ export class Session {
     return this.#list
   }
 
-  /** Concurrent first callers share one connect. While cooling down, fails at once with the last failure. */
+  /** The connection, waiting for a server that is away as long as the options say. */
   async connected(): Promise<Connection> {
+    const until = Date.now() + this.#options.patienceMs
+    for (;;) {
+      try {
+        return await this.#connectedNow()
+      } catch (error) {
+        const isAway = error instanceof GatewayError && error.code === 'SERVER_UNAVAILABLE'
+        if (!isAway || Date.now() >= until || this.#closing.signal.aborted) throw error
+        await wait(Math.max(RESTART_MS, this.#options.supervision.delayMs), undefined, { ref: false })
+      }
+    }
+  }
+
+  /** Concurrent first callers share one connect. While cooling down, fails at once with the last failure. */
+  async #connectedNow(): Promise<Connection> {
     if (this.#connection) return this.#connection
     if (this.#closing.signal.aborted) throw new GatewayError('SHUTTING_DOWN', 'the gateway is shutting down')
     if (!this.#connecting) await this.#options.supervision.admit()

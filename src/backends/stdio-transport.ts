@@ -10,6 +10,8 @@ const NEWLINE = 0x0a
 // What a server has not read yet; more means that it does not read at all.
 const MAX_UNREAD_BYTES = 2 * MAX_MESSAGE_BYTES
 const HALF_CLOSED_MS = 500
+// Messages that answer nothing. A server that has more of them at once is heard half of the time; its pipe holds it back meanwhile.
+const MAX_CHATTER = 50
 
 /** How a direct call hears of progress. */
 export type OnProgress = (progress: Progress) => void
@@ -38,7 +40,8 @@ export class StdioTransport implements Transport {
   #closed = false
   /** Lines on stdout that were no JSON-RPC message; servers print banners there. */
   noise = 0
-  /** How the process ended, if it did so by itself. */
+  #chatter = 0
+  /** How the process ended, if it did so by itself, or why there is no talking to it any more. */
   ending: string | undefined
 
   constructor(config: StdioServerConfig, env: Env) {
@@ -65,8 +68,8 @@ export class StdioTransport implements Transport {
     stdout?.on('data', this.#receive)
     // When the process ends, its pipes close first; how it ended is the better reason, and comes within moments.
     const halfClosed = (why: string) => () => void setTimeout(this.#breakOff, HALF_CLOSED_MS, why).unref()
-    stdout?.once('end', halfClosed('the process closed its output'))
-    stdin?.once('close', halfClosed('the process closed its input'))
+    stdout?.once('end', halfClosed('closed its output'))
+    stdin?.once('close', halfClosed('closed its input'))
     void this.#process.exited.then(how => {
       if (!this.#closed) this.ending = how // otherwise it was we who ended it
       this.#end(new ConnectionBroken(`the process ${how}`))
@@ -126,7 +129,7 @@ export class StdioTransport implements Transport {
     const stdin = this.#process?.child.stdin
     if (this.#closed || !stdin?.writable) throw new Unreachable('the process does not read its input')
     stdin.write(serialize(message))
-    if (stdin.writableLength > MAX_UNREAD_BYTES) this.#breakOff('the process does not read its input')
+    if (stdin.writableLength > MAX_UNREAD_BYTES) this.#breakOff('does not read its input')
   }
 
   /** Tells the server that nobody waits any more, if it can still be told. */
@@ -141,11 +144,26 @@ export class StdioTransport implements Transport {
   /** One half of the conversation is over, so the whole is. */
   readonly #breakOff = (why: string): void => {
     if (this.#closed) return
-    this.#end(new ConnectionBroken(why))
+    this.ending = why
+    this.#end(new ConnectionBroken(`the process ${why}`))
     void this.#process?.stop()
   }
 
   readonly #receive = (chunk: Buffer): void => {
+    const startedAt = performance.now()
+    this.#chatter = 0
+    this.#takeLines(chunk)
+    if (this.#chatter > MAX_CHATTER) this.#rest(startedAt)
+  }
+
+  /** Leaves the others as much time as these messages have taken. */
+  #rest(startedAt: number): void {
+    const stdout = this.#process?.child.stdout
+    stdout?.pause()
+    setImmediate(() => setTimeout(() => stdout?.resume(), performance.now() - startedAt).unref())
+  }
+
+  #takeLines(chunk: Buffer): void {
     let start = 0
     for (let end = chunk.indexOf(NEWLINE); end >= 0; end = chunk.indexOf(NEWLINE, start)) {
       const line =
@@ -159,20 +177,19 @@ export class StdioTransport implements Transport {
     this.#chunks.push(chunk.subarray(start))
     this.#buffered += chunk.length - start
     if (this.#buffered > MAX_MESSAGE_BYTES) {
-      this.#breakOff(`the process sent a message of more than ${MAX_MESSAGE_BYTES} bytes`)
+      this.#breakOff(`sent a message of more than ${MAX_MESSAGE_BYTES} bytes`)
     }
   }
 
   #read(line: Buffer): void {
     const message = parseMessage(line.toString('utf8'))
+    if (message !== undefined && isResponse(message)) {
+      const asked = this.#pending.get(message.id ?? '')
+      if (asked) return asked.answer(message)
+    }
+    this.#chatter++
     if (message === undefined) {
       if (line.length > 1) this.#reportNoise(line)
-      return
-    }
-    if (isResponse(message)) {
-      const asked = this.#pending.get(message.id ?? '')
-      if (asked) asked.answer(message)
-      else this.onmessage?.(message)
       return
     }
     const progress = progressIn(message)

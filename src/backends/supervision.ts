@@ -16,6 +16,8 @@ export interface SupervisionOptions {
   readonly server: string
   readonly logger: Logger
   readonly authorization: BackendAuthorization | undefined
+  /** The longest pause between two tries. */
+  readonly maxRetryMs?: number | undefined
   /** Adds what every error about this server says. */
   readonly explain: (error: unknown, retryAt?: number) => GatewayError
 }
@@ -61,7 +63,7 @@ export class Supervision {
     // What cannot even be started, or dies on the way, is a process that ends by itself all the same.
     const isCrash = reason instanceof GatewayError && 'stderr' in reason.details
     if (isCrash) this.#crashes++
-    const delayMs = this.#isParked ? PARKED_MS : backoff(this.#failures)
+    const delayMs = this.#isParked ? PARKED_MS : this.#backoff(this.#failures)
     return this.#fail(reason, Math.max(delayMs, Math.min(asked, MAX_RETRY_AFTER_MS)))
   }
 
@@ -70,11 +72,15 @@ export class Supervision {
     this.#crashes = ranMs < SUSTAINED_MS ? this.#crashes + 1 : 0
     if (this.#crashes <= 1) return
     const error = new GatewayError('SERVER_UNAVAILABLE', reason, { details: { stderr } })
-    this.#fail(error, this.#isParked ? PARKED_MS : backoff(this.#crashes - 1))
+    this.#fail(error, this.#isParked ? PARKED_MS : this.#backoff(this.#crashes - 1))
   }
 
   get #isParked(): boolean {
     return this.#crashes >= PARK_AFTER
+  }
+
+  #backoff(failures: number): number {
+    return Math.min(RETRY_MS.first * 2 ** (failures - 1), this.#options.maxRetryMs ?? RETRY_MS.max)
   }
 
   #fail(error: Error, delayMs: number): GatewayError {
@@ -92,8 +98,6 @@ export class Supervision {
     return failure.code === 'AUTH_REQUIRED' && (await this.#options.authorization?.hasUntriedToken()) === true
   }
 }
-
-const backoff = (failures: number): number => Math.min(RETRY_MS.first * 2 ** (failures - 1), RETRY_MS.max)
 
 function parked(error: Error, times: number): GatewayError {
   const details = error instanceof GatewayError ? error.details : {}

@@ -1,3 +1,4 @@
+import { setTimeout as wait } from 'node:timers/promises'
 import { messageOf } from '../errors/gateway-error.js'
 import { CallClock } from './call.js'
 import type { Connection } from './connection.js'
@@ -11,84 +12,121 @@ export interface Watcher {
 }
 
 const SUBSCRIBE_MS = 30_000
+// A stream is open within moments, or it will be open later.
+const OPEN_MS = 2_000
 
 /** Those who watch one session, and what its backend was asked to announce for them: each resource once, however many want it. */
 export class Watchers {
-  readonly #wanted = new Map<Watcher, () => void>()
+  readonly #watchers = new Set<Watcher>()
   readonly #onFailure: (reason: string) => void
+  /** The streams of a backend of 2026: one, but for the moment in which another takes its place. */
+  readonly #streams = new Set<() => void>()
+  #opening: Promise<void> | undefined
 
   constructor(onFailure: (reason: string) => void) {
     this.#onFailure = onFailure
   }
 
   get isEmpty(): boolean {
-    return this.#wanted.size === 0
-  }
-
-  /** A resource's parts may be announced for it (2025-11-25, "Resources", "Subscriptions"). */
-  announce(change: BackendChange): void {
-    for (const { uris, onChange } of [...this.#wanted.keys()]) {
-      if (change.kind !== 'resource' || uris.some(uri => change.uri.startsWith(uri))) onChange(change)
-    }
+    return this.#watchers.size === 0
   }
 
   /** True when somebody waits for news of a resource, which only a connection brings. */
   get hasResources(): boolean {
-    return [...this.#wanted.keys()].some(({ uris }) => uris.length > 0)
+    return this.#wanted().length > 0
+  }
+
+  announce(change: BackendChange): void {
+    for (const { uris, onChange } of [...this.#watchers]) {
+      if (change.kind !== 'resource' || uris.some(uri => isPartOf(change.uri, uri))) onChange(change)
+    }
   }
 
   /** For a watcher of lists alone, whom the backend need not be asked for. */
   note(watcher: Watcher): void {
-    this.#wanted.set(watcher, () => {})
+    this.#watchers.add(watcher)
   }
 
-  /** Asks for what the watcher wants, and keeps asking after each reconnect. Rejects as Connection.request does. */
+  /** Asks for what the watcher wants, and keeps asking after each reconnect. Rejects when the backend refuses all of it. */
   async add(watcher: Watcher, connection: Connection): Promise<void> {
-    this.#wanted.set(watcher, () => {})
+    this.#watchers.add(watcher)
     try {
-      await this.#ask(watcher, connection)
+      await this.#ask(watcher.uris, connection)
     } catch (error) {
-      this.#wanted.delete(watcher)
+      this.#watchers.delete(watcher)
       throw error
     }
   }
 
   remove(watcher: Watcher, connection: Connection | undefined): void {
-    this.#wanted.get(watcher)?.()
-    this.#wanted.delete(watcher)
-    if (connection?.era !== 'legacy') return
-    for (const uri of watcher.uris) {
-      if (!this.#isWanted(uri)) subscription('resources/unsubscribe', uri, connection).catch(() => {})
-    }
+    if (!this.#watchers.delete(watcher) || !connection) return
+    const wanted = this.#wanted()
+    const given = watcher.uris.filter(uri => !wanted.includes(uri))
+    if (given.length === 0) return
+    if (connection.era === 'modern') void this.#listen(connection)
+    else for (const uri of given) subscription('resources/unsubscribe', uri, connection).catch(() => {})
   }
 
   /** On a new connection nothing is subscribed to. */
   renew(connection: Connection): void {
-    for (const [watcher, stop] of this.#wanted) {
-      stop()
-      void this.#ask(watcher, connection).catch(error => this.#onFailure(messageOf(error)))
-    }
+    this.#streams.clear() // they ended with the connection before
+    this.#ask(this.#wanted(), connection).catch(error => this.#onFailure(messageOf(error)))
   }
 
-  async #ask(watcher: Watcher, connection: Connection): Promise<void> {
-    const { uris } = watcher
+  async #ask(uris: readonly string[], connection: Connection): Promise<void> {
     if (uris.length === 0) return
-    if (connection.era === 'legacy') {
-      await Promise.all(uris.map(uri => subscription('resources/subscribe', uri, connection)))
-      return
-    }
-    let wasOpen = false
-    const stop = connection.listenTo(uris, () => {
-      // What changed while nobody listened was not announced.
-      if (wasOpen) for (const uri of uris) watcher.onChange({ kind: 'resource', uri, params: { uri } })
-      wasOpen = true
-    })
-    this.#wanted.set(watcher, stop)
+    if (connection.era === 'modern') return this.#listen(connection)
+    const asked = await Promise.allSettled(uris.map(uri => subscription('resources/subscribe', uri, connection)))
+    const refused = asked.filter(outcome => outcome.status === 'rejected')
+    if (refused.length === uris.length) throw refused[0]?.reason
+    for (const { reason } of refused) this.#onFailure(messageOf(reason))
   }
 
-  #isWanted(uri: string): boolean {
-    return [...this.#wanted.keys()].some(({ uris }) => uris.includes(uri))
+  /** One stream for all that is wanted, in the place of the one before; whatever changes in one go makes one. */
+  #listen(connection: Connection): Promise<void> {
+    this.#opening ??= Promise.resolve()
+      .then(() => this.#open(connection))
+      .finally(() => {
+        this.#opening = undefined
+      })
+    return this.#opening
   }
+
+  async #open(connection: Connection): Promise<void> {
+    const uris = this.#wanted()
+    const before = [...this.#streams]
+    const endBefore = () => {
+      for (const stop of before) {
+        stop()
+        this.#streams.delete(stop)
+      }
+    }
+    if (uris.length === 0) return endBefore()
+    let isOpen = false
+    const opened = new Promise<void>(resolve => {
+      const stop = connection.listenTo(uris, () => {
+        // What changed while nobody listened was not announced.
+        if (isOpen) for (const uri of uris) this.announce({ kind: 'resource', uri, params: { uri } })
+        else endBefore()
+        isOpen = true
+        resolve()
+      })
+      this.#streams.add(stop)
+    })
+    this.#opening = undefined // what is wanted from here on needs another one
+    await Promise.race([opened, wait(OPEN_MS, undefined, { ref: false })])
+  }
+
+  #wanted(): readonly string[] {
+    return [...new Set([...this.#watchers].flatMap(({ uris }) => uris))]
+  }
+}
+
+/** A resource's parts may be announced for it (2025-11-25, "Resources", "Subscriptions"). */
+function isPartOf(changed: string, wanted: string): boolean {
+  if (!changed.startsWith(wanted)) return false
+  const next = changed[wanted.length]
+  return next === undefined || '/?#'.includes(next) || wanted.endsWith('/')
 }
 
 async function subscription(method: string, uri: string, connection: Connection): Promise<void> {

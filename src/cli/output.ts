@@ -15,17 +15,20 @@ export function progress(text: string): void {
   if (process.stderr.isTTY) process.stderr.write(`${text}\n`)
 }
 
-/** Rows as columns of equal width; the last column takes what is left. */
-export function printTable(header: readonly string[], rows: readonly (readonly string[])[]): void {
+/** Rows as columns of equal width; the last column takes what is left. `style` may dress a cell that has its width already. */
+export function printTable(
+  header: readonly string[],
+  rows: readonly (readonly string[])[],
+  style: (cell: string, column: number) => string = cell => cell,
+): void {
   const all = [header, ...rows.map(row => row.map(cell => oneLine(cell, Number.POSITIVE_INFINITY)))]
   const widths = header.map((_, column) => Math.max(...all.map(row => (row[column] ?? '').length)))
   for (const row of all) {
-    print(
-      row
-        .map((cell, column) => (column === header.length - 1 ? cell : cell.padEnd(widths[column] ?? 0)))
-        .join('  ')
-        .trimEnd(),
-    )
+    const cells = row.map((cell, column) => {
+      const padded = column === header.length - 1 ? cell : cell.padEnd(widths[column] ?? 0)
+      return row === header ? visible(padded) : style(visible(padded), column)
+    })
+    process.stdout.write(`${cells.join('  ').trimEnd()}\n`)
   }
 }
 

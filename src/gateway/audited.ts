@@ -1,4 +1,4 @@
-import type { CallToolResult } from '@modelcontextprotocol/server'
+import { type CallToolResult, ProtocolError } from '@modelcontextprotocol/server'
 import { toToolResult } from '../errors/faces.js'
 import { type GatewayError, toGatewayError } from '../errors/gateway-error.js'
 import type { AuditLog } from '../observability/audit-log.js'
@@ -7,7 +7,7 @@ import type { GatewayCall } from './tool.js'
 
 /** Runs an operation, and writes its audit line. */
 export interface Audited {
-  /** What has no tool result to fail with: rejects with a GatewayError. */
+  /** What has no tool result to fail with: rejects with a GatewayError, or the ProtocolError it was refused with. */
   run<T>(operation: string, call: GatewayCall, run: () => Promise<T>): Promise<T>
   /** A tool call: every failure is a tool result that a model can read, unless `asRefusal` makes an error of it. */
   tool(
@@ -50,6 +50,10 @@ export function createAudited({ audit, logger }: { audit: AuditLog; logger: Logg
         write(operation, call, 'OK', started)
         return result
       } catch (thrown) {
+        if (thrown instanceof ProtocolError) {
+          write(operation, call, 'INVALID_ARGUMENTS', started)
+          throw thrown
+        }
         const error = understand(thrown, operation, call)
         write(operation, call, error.code, started)
         throw error

@@ -1,4 +1,4 @@
-import type { CallToolResult, Tool } from '@modelcontextprotocol/server'
+import { type CallToolResult, ProtocolError, type Tool } from '@modelcontextprotocol/server'
 import type { Backend } from '../backends/backend.js'
 import type { RawResult } from '../backends/call.js'
 import { GatewayError } from '../errors/gateway-error.js'
@@ -90,7 +90,8 @@ export class DirectEndpoint implements Endpoint {
       case 'resources/read':
         return this.#audited(method, call, async () => {
           const { backend, name: uri } = await this.#findResource(call, agent, params.uri)
-          return renamed(await this.#forward(call, backend, method, { ...params, uri }), backend.name)
+          const reading = this.#forward(call, backend, method, { ...params, uri })
+          return renamed(await reading.catch(error => askedFor(error, uri, params.uri)), backend.name)
         })
       case 'completion/complete':
         return this.#complete(call, agent, params)
@@ -222,6 +223,13 @@ export class DirectEndpoint implements Endpoint {
       clock.stop()
     }
   }
+}
+
+/** What the backend says about a resource, about the name it was asked for. */
+function askedFor(error: unknown, own: string, asked: unknown): never {
+  const refusal = error instanceof GatewayError ? refusalIn(error) : undefined
+  if (!refusal || !isJsonObject(refusal.data) || refusal.data.uri !== own) throw error
+  throw new ProtocolError(refusal.code, refusal.message, { ...refusal.data, uri: asked })
 }
 
 /** The contents under the names they were asked for. */

@@ -3,6 +3,8 @@ import { createHash } from 'node:crypto'
 /** What every client and model API takes as a tool's name. */
 const MAX_LENGTH = 64
 const HASH_LENGTH = 8
+/** A name that ends like this gets a hash too, so that none can be mistaken for the other. */
+const LOOKS_HASHED = /_[0-9a-f]{8}$/
 
 /**
  * The name of a server's tool in direct mode: `server__tool` where that is legal and can be told apart, else that made legal and cut,
@@ -10,7 +12,8 @@ const HASH_LENGTH = 8
  */
 export function toDirectName(server: string, tool: string): string {
   const plain = `${server}__${tool}`
-  if (/^[A-Za-z0-9_-]+$/.test(plain) && plain.length <= MAX_LENGTH && splitsAfter(server)) return plain
+  const isPlain = /^[A-Za-z0-9_-]+$/.test(plain) && !LOOKS_HASHED.test(plain)
+  if (isPlain && plain.length <= MAX_LENGTH && splitsAfter(server)) return plain
   const hash = createHash('sha256')
     .update(JSON.stringify([server, tool]))
     .digest('hex')

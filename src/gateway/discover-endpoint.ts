@@ -5,6 +5,7 @@ import { GatewayError } from '../errors/gateway-error.js'
 import { isJsonObject, type JsonObject } from '../json.js'
 import { resultBudgetOf } from '../rules/compile.js'
 import type { Audited } from './audited.js'
+import { permittedBackends } from './direct-lists.js'
 import {
   type CutResult,
   type Description,
@@ -96,7 +97,7 @@ export class DiscoverEndpoint implements Endpoint {
   }
 
   notify(call: GatewayCall, method: string, params: JsonObject): void {
-    for (const backend of call.snapshot.backends.values()) backend.notify(call.owner, method, params)
+    for (const backend of permittedBackends(call, call.actAs(undefined))) backend.notify(call.owner, method, params)
   }
 
   /** The tool for reading on in results, for agents that get them cut. */

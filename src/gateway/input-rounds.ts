@@ -61,8 +61,7 @@ export class InputRounds {
     }
     const round = await call.round(caller)
     if ('wanted' in round) {
-      this.#parked.park(call)
-      const sealed = this.#sealed.seal({ parked: call.id }, PARKED_MS, bindingOf())
+      const sealed = this.#sealed.seal({ parked: this.#parked.park(call) }, PARKED_MS, bindingOf())
       return { resultType: 'input_required', inputRequests: round.wanted, requestState: sealed }
     }
     const { result } = round

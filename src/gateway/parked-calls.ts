@@ -24,7 +24,6 @@ interface Asked {
  * the call goes on waiting here, between one request of the client and the next.
  */
 export class ParkedCall {
-  readonly id = randomUUID()
   readonly principal: string
   readonly #asked = new Map<string, Asked>()
   readonly #abort = new AbortController()
@@ -130,14 +129,15 @@ export class ParkedCalls {
     return this.#calls.size
   }
 
-  park(call: ParkedCall): void {
-    const others = [...this.#calls.values()].filter(({ principal }) => principal === call.principal)
-    if (others.length >= MAX_PARKED_PER_PRINCIPAL) {
-      const oldest = others.at(-1)
-      oldest?.cancel()
-      if (oldest) this.#calls.delete(oldest.id)
-    }
-    this.#calls.set(call.id, call)
+  /** Gives the id to come back with, which is good once. */
+  park(call: ParkedCall): string {
+    const others = [...this.#calls].filter(([, { principal }]) => principal === call.principal)
+    const [oldest, forgotten] = others.length >= MAX_PARKED_PER_PRINCIPAL ? (others.at(-1) ?? []) : []
+    forgotten?.cancel()
+    if (oldest !== undefined) this.#calls.delete(oldest)
+    const id = randomUUID()
+    this.#calls.set(id, call)
+    return id
   }
 
   /** The call, which is parked no more: a second retry with the same state finds nothing. */

@@ -11,5 +11,6 @@ export function asOurs(result: RawResult): RawResult {
   const { _meta: meta } = result
   if (!isJsonObject(meta) || !(SERVER_INFO in meta)) return result
   const { [SERVER_INFO]: backend, ...rest } = meta
-  return { ...result, _meta: { ...rest, [BACKEND_INFO]: backend } }
+  // Behind another gateway the name of the server itself is the better one.
+  return { ...result, _meta: { [BACKEND_INFO]: backend, ...rest } }
 }

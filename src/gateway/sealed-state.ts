@@ -24,7 +24,9 @@ export class SealedState {
   /** What was sealed; undefined when the text is not one of ours, was bound to something else, or has expired. */
   open(text: unknown, binding: Binding): { readonly value: unknown } | undefined {
     if (typeof text !== 'string' || text.length > MAX_LENGTH) return undefined
-    const parts = parseJson(Buffer.from(text, 'base64url').toString('utf8'))?.value
+    const bytes = Buffer.from(text, 'base64url')
+    if (bytes.toString('base64url') !== text) return undefined // with something added that decoding overlooks
+    const parts = parseJson(bytes.toString('utf8'))?.value
     const sealed = Array.isArray(parts) ? Sealed.safeParse({ iv: parts[0], tag: parts[1], data: parts[2] }) : undefined
     if (!sealed?.success) return undefined
     try {

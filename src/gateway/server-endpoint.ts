@@ -12,7 +12,6 @@ import {
   invalidParams,
   methodNotFound,
   unknownTool,
-  type WatchFilter,
 } from './endpoint.js'
 import { callBackendTool } from './execute-tool.js'
 import { refusalIn, toProtocolError } from './protocol-errors.js'
@@ -184,10 +183,13 @@ export class ServerEndpoint implements Endpoint {
     const result = asOurs(
       await withClock(backend, call, clock => backend.request(request, { isRepeatable: true }, call.owner, clock)),
     )
+    const { nextCursor, ttlMs, cacheScope, ...rest } = result
+    const isCacheable = call.caller.era === 'modern' // clients of 2025 know no such fields
     return {
-      ...result,
-      ...(result.nextCursor !== undefined && { nextCursor: sealed.seal(result.nextCursor, CURSOR_MS, binding) }),
-      ...('cacheScope' in result && { cacheScope: 'private' }),
+      ...rest,
+      ...(nextCursor !== undefined && { nextCursor: sealed.seal(nextCursor, CURSOR_MS, binding) }),
+      ...(isCacheable && ttlMs !== undefined && { ttlMs }),
+      ...(isCacheable && cacheScope !== undefined && { cacheScope: 'private' }),
     }
   }
 }

@@ -83,7 +83,7 @@ interface RelayOptions {
  */
 export class RelayServer extends Server {
   readonly #options: RelayOptions
-  readonly #subscriptions = new Map<string, () => void>()
+  readonly #subscriptions = new Map<string, Promise<() => void>>()
   /** Of the transport, once it has one; over stdio the connection is the session. */
   #sessionId: string | undefined
   #description: Description
@@ -123,9 +123,8 @@ export class RelayServer extends Server {
   /** The connection is over: what was kept for its client goes too. */
   override _onclose(): void {
     super._onclose()
-    for (const stop of this.#subscriptions.values()) stop()
+    for (const watching of [...this.#subscriptions.values(), this.#stopWatching]) void end(watching)
     this.#subscriptions.clear()
-    void this.#stopWatching?.then(stop => stop()).catch(() => {})
     const session = this.#sessionId
     if (session !== undefined) this.#options.front.release(session)
   }
@@ -230,7 +229,7 @@ export class RelayServer extends Server {
     const peer = {
       principal: this.#options.principal.id,
       capabilities: relayedCapabilities(this.getClientCapabilities()),
-      takesLogs: true,
+      takesLogs: 'server' in this.#options.entry,
       ask: (ask: BackendAsk) => asClient(ask, (request, options) => this.request(request, AS_IT_IS, options)),
       tell: (method: string, params: JsonObject) => this.#tell(method, params),
     }
@@ -260,14 +259,20 @@ export class RelayServer extends Server {
     if (this.#sessionId === undefined || !isJsonObject(resources) || resources.subscribe !== true)
       throw methodNotFound()
     if (typeof uri !== 'string') throw invalidParams('Invalid params: uri must be a string')
-    if (this.#subscriptions.has(uri)) return {}
     if (this.#subscriptions.size >= MAX_SUBSCRIPTIONS) throw invalidParams('Too many subscriptions')
-    this.#subscriptions.set(uri, await this.watch({ lists: [], uris: [uri] }))
-    return {}
+    const watching = this.#subscriptions.get(uri) ?? this.watch({ lists: [], uris: [uri] })
+    this.#subscriptions.set(uri, watching)
+    try {
+      await watching
+      return {}
+    } catch (error) {
+      if (this.#subscriptions.get(uri) === watching) this.#subscriptions.delete(uri)
+      throw error
+    }
   }
 
   #unsubscribe({ uri }: JsonObject): Result {
-    this.#subscriptions.get(String(uri))?.()
+    void end(this.#subscriptions.get(String(uri)))
     this.#subscriptions.delete(String(uri))
     return {}
   }
@@ -301,6 +306,12 @@ export class RelayServer extends Server {
 }
 
 const MAX_SUBSCRIPTIONS = 1_000
+
+/** Ends a watch, also one that is still beginning. */
+async function end(watching: Promise<() => void> | undefined): Promise<void> {
+  const stop = await watching?.catch(() => undefined)
+  stop?.()
+}
 
 type SendRequest = (
   request: { readonly method: string; readonly params: Record<string, unknown> },

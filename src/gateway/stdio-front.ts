@@ -19,6 +19,15 @@ export function openStdioFront(factory: ServerFactory, entry: Entry, logger: Log
   return serveStdio(build, { transport, onerror: error => logger.debug({ reason: error.message }, 'stdio front') })
 }
 
+/** Resolves when the client has gone. */
+export const stdinEnded = (): Promise<void> =>
+  new Promise(resolve => {
+    process.stdin.once('end', resolve)
+    process.stdin.once('close', resolve)
+    process.stdin.once('error', () => resolve())
+    process.stdout.once('error', () => resolve())
+  })
+
 /**
  * The SDK answers `subscriptions/listen` by itself and passes on what the server announces. What there is to announce has to be asked
  * of the backends first, which is what this overhears the requests for.

@@ -65,18 +65,30 @@ export class Watch {
   async #watch(endpoint: Endpoint, call: GatewayCall, backend: Backend): Promise<void> {
     const { filter, onChange } = this.#options
     const uris = endpoint.ownUris(backend.name, filter.uris)
-    const stop = await backend.watch(call.owner, {
+    this.#keep(
+      await backend.watch(call.owner, {
+        uris: [],
+        onChange: change => {
+          if (change.kind === 'tools') this.#tools?.check()
+          else if (change.kind !== 'resource' && filter.lists.includes(change.kind)) onChange(change)
+        },
+      }),
+    )
+    if (uris.length === 0) return
+    const watching = backend.watch(call.owner, {
       uris,
       onChange: change => {
-        if (change.kind === 'tools') this.#tools?.check()
-        else if (change.kind !== 'resource') {
-          if (filter.lists.includes(change.kind)) onChange(change)
-        } else if (uris.length > 0) {
-          const uri = endpoint.publicUri(backend.name, change.uri)
-          onChange({ ...change, uri, params: { ...change.params, uri } })
-        }
+        if (change.kind !== 'resource') return
+        const uri = endpoint.publicUri(backend.name, change.uri)
+        onChange({ ...change, uri, params: { ...change.params, uri } })
       },
     })
+    // Where there is more to hear of, a resource that cannot be watched is no reason to hear nothing.
+    const stop = filter.lists.length > 0 ? await watching.catch(() => undefined) : await watching
+    if (stop) this.#keep(stop)
+  }
+
+  #keep(stop: () => void): void {
     if (this.#isClosed) stop()
     else this.#stops.push(stop)
   }

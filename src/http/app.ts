@@ -20,6 +20,8 @@ export interface HttpAppOptions extends GuardOptions {
   readonly jwks: { readonly keys: readonly JWK[] }
   readonly serverInfo: Readonly<Record<string, unknown>>
   readonly isReady: () => boolean
+  /** How the gateway is, for `gateway status`; only with a token for that. */
+  readonly status: { readonly verifier: TokenVerifier; readonly describe: () => object }
   readonly logger: Logger
 }
 
@@ -72,6 +74,13 @@ export function createHttpApp(options: HttpAppOptions): HttpApp {
   app.all('/mcp', atMcp, c => routes.other(c, { expose: exposed(c) }))
   app.post('/servers/:server/mcp', atServer, limitBody, c => routes.post(c, { server: c.req.param('server') }))
   app.all('/servers/:server/mcp', atServer, c => routes.other(c, { server: c.req.param('server') }))
+
+  const forStatus = requireBearer({
+    verifier: options.status.verifier,
+    metadataUrl: protectedResourceMetadataUrl(resource),
+    scopes: SCOPES,
+  })
+  app.get('/status', forStatus, c => c.json(options.status.describe()))
 
   app.notFound(c =>
     c.json({ error: 'not_found', error_description: 'MCP is served under /mcp and /servers/NAME/mcp' }, 404),

@@ -12,6 +12,9 @@ const ENTRY = 'embedded-issuer'
  */
 export const LOCAL_AUDIENCE = 'urn:agent-mcp-gateway:local'
 
+/** Audience of tokens for what only the person at this machine may ask of a running gateway: how it is. */
+export const STATUS_AUDIENCE = 'urn:agent-mcp-gateway:status'
+
 const StoredKey = z.object({
   kty: z.literal('EC'),
   crv: z.literal('P-256'),

@@ -6,7 +6,7 @@ import type { BearerChallenge } from './challenge.js'
 import { toClientAuth } from './client-authentication.js'
 import { type Discovered, discover, guardedFetchFor, oauthOf } from './discovery.js'
 import type { GuardedFetch } from './guarded-fetch.js'
-import { isRenewable, type LoginRecord, readLogin } from './login-record.js'
+import { isRenewable, type LoginRecord, loginEntry, readLogin } from './login-record.js'
 import { quoted } from './quoted.js'
 import { configuredClient, readRegistration } from './registration.js'
 import { findResourceMetadata, type ProtectedResource } from './resource-metadata.js'
@@ -218,7 +218,10 @@ async function findLogin(walk: Walk): Promise<Found> {
   const advice = `run: ${options.command}`
   if (!login) {
     if (isMachine(walk)) return ok('none yet: the gateway logs in by itself')
-    return { status: 'failed', found: 'nobody has logged in', advice }
+    const other = await options.store.read(loginEntry(config.name))
+    const found =
+      other === undefined ? 'nobody has logged in' : `the login of this name is for ${quoted(other.resource)}`
+    return { status: 'failed', found, advice }
   }
   const { issuer } = serverOf(walk)
   if (login.server.issuer !== issuer) {

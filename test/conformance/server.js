@@ -48,8 +48,17 @@ const DIRECT = { name: 'direct', era: 'both' }
  * all is an error too. @type {Readonly<Record<string, Readonly<Record<string, Readonly<Record<string, string>>>>>>}
  */
 const CROSSED = {
-  'legacy-modern': {},
-  'modern-legacy': {},
+  'legacy-modern': {
+    'server-stateless': {
+      'sep-2575-server-rejects-undeclared-capability':
+        'a client of 2025 declares at initialize what it can do, and no error is set for a tool that needs more: the server answers an isError result that says so, as its SDK does, where 2026 wants the error -32021',
+      'sep-2575-missing-capability-http-400': 'it is about the status of that error -32021, which does not come',
+    },
+    'input-required-result-basic-elicitation': {
+      'sep-2322-elicitation-incomplete':
+        'it wants the key "user_name" in inputRequests: a server of 2025 sends its questions as requests, which have no such names, so the gateway makes the keys up',
+    },
+  },
 }
 
 // A server that answers in JSON, or has no sessions, is not asked for more by some scenarios.
@@ -85,14 +94,16 @@ async function main() {
   const started = Date.now()
   const node = await findNode()
   const plans = choosePlans(await planScenarios(node), positionals)
-  const totals = { passed: 0, failed: 0 }
+  const totals = { passed: 0, crossed: 0, failed: 0 }
   for (const combination of chooseCombinations()) {
-    const { passed, failed } = await runCombination(combination, plans, node)
+    const { passed, crossed, failed } = await runCombination(combination, plans, node)
     totals.passed += passed
+    totals.crossed += crossed
     totals.failed += failed
   }
   const seconds = ((Date.now() - started) / 1000).toFixed(0)
-  print(`\n${totals.passed} scenarios passed, ${totals.failed} failed (${seconds} s)`)
+  const but = totals.crossed > 0 ? `${totals.crossed} more but for checks that cannot pass, ` : ''
+  print(`\n${totals.passed} scenarios passed, ${but}${totals.failed} failed (${seconds} s)`)
   if (totals.failed > 0) process.exitCode = 1
 }
 
@@ -116,11 +127,12 @@ async function runCombination({ name, era, revision }, allPlans, node) {
   const plans = allPlans
     .map(({ scenario, revisions }) => ({ scenario, revisions: revisions.filter(own => own === (revision ?? own)) }))
     .filter(({ revisions }) => revisions.length > 0)
-  if (plans.length === 0) return { passed: 0, failed: 0 }
+  if (plans.length === 0) return { passed: 0, crossed: 0, failed: 0 }
   print(`\n${name}: ${revision ? `a server of the ${era} era, the suite at ${revision}` : 'without a gateway'}`)
   const world = revision ? await openWorld(era) : await startServer(era)
   /** @type {Map<string, Set<string>>} */
   const passed = new Map(REVISIONS.map(revision => [revision, new Set()]))
+  let crossed = 0
   try {
     const failed = await runAll(plans, async (scenario, revision) => {
       const outcome = await runScenario({
@@ -130,11 +142,12 @@ async function runCombination({ name, era, revision }, allPlans, node) {
         revision,
         expected: CROSSED[name]?.[scenario],
       })
-      if (outcome.passed) passed.get(revision)?.add(scenario)
+      if (outcome.passed && outcome.known.length > 0) crossed++
+      else if (outcome.passed) passed.get(revision)?.add(scenario)
       return outcome
     })
     for (const at of revision ? [revision] : REVISIONS) await printRequired(at, passed.get(at) ?? new Set())
-    return { passed: plans.length - failed.length, failed: failed.length }
+    return { passed: plans.length - crossed - failed.length, crossed, failed: failed.length }
   } finally {
     await world.close()
   }
@@ -154,7 +167,7 @@ async function printRequired(revision, passed) {
 
 /**
  * @param {{ node: string, url: string, scenario: string, revision: string, expected: Readonly<Record<string, string>> | undefined }} run
- * @returns {Promise<Outcome>}
+ * @returns {Promise<Outcome & { known: string[] }>}
  */
 async function runScenario({ node, url, scenario, revision, expected = {} }) {
   const chosen = ['--scenario', scenario, '--spec-version', revision]
@@ -174,6 +187,7 @@ async function runScenario({ node, url, scenario, revision, expected = {} }) {
     passed: problems.length === 0,
     checks: succeeded,
     problems,
+    known: failing.filter(({ id }) => Object.hasOwn(expected, id)).map(({ id }) => `${id}: ${expected[id]}`),
     output: flags.verbose ? `${stdout}\n${stderr}` : stderr,
   }
 }

@@ -20,13 +20,19 @@ const LIMIT_MS = 90_000
 const MAX_BUFFER = 64 * 1024 * 1024
 
 const here = dirname(fileURLToPath(import.meta.url))
+const cache = join(here, '..', '..', 'node_modules', '.cache')
+// It starts anew for each scenario, which takes a quarter less without compiling its code again.
+const SUITE_ENV = { ...process.env, NODE_COMPILE_CACHE: join(cache, 'conformance') }
 export const suiteDirectory = dirname(
   createRequire(import.meta.url).resolve('@modelcontextprotocol/conformance/package.json'),
 )
 const suite = join(suiteDirectory, 'dist', 'index.js')
 
 /** @typedef {{ scenario: string, revisions: readonly string[] }} Plan */
-/** @typedef {{ label: string, passed: boolean, checks: number, problems: string[], known?: string[], output: string }} Outcome */
+/**
+ * What is known not to pass is no problem.
+ * @typedef {{ label: string, passed: boolean, checks: number, problems: string[], known?: string[], output: string }} Outcome
+ */
 /** @typedef {{ id: string, status: string, description: string, errorMessage?: string }} Check */
 
 /** @param {string} text */
@@ -49,7 +55,7 @@ function majorOf(version) {
 
 /** Node from npm, kept beside what else is installed and in no package.json. */
 async function installNode() {
-  const directory = join(here, '..', '..', 'node_modules', '.cache', `conformance-node-${NODE_VERSION}`)
+  const directory = join(cache, `conformance-node-${NODE_VERSION}`)
   const system = process.platform === 'win32' ? 'win' : process.platform
   const name = `node-${system}-${process.arch}`
   const binary = join(directory, 'node_modules', name, 'bin', process.platform === 'win32' ? 'node.exe' : 'node')
@@ -120,7 +126,7 @@ function createLimit(places) {
 
 /** @param {string} node @param {readonly string[]} args */
 export async function runSuite(node, args) {
-  const options = { timeout: LIMIT_MS, maxBuffer: MAX_BUFFER }
+  const options = { timeout: LIMIT_MS, maxBuffer: MAX_BUFFER, env: SUITE_ENV }
   const { stdout, stderr, failed } = await execute(node, [suite, ...args], options).then(
     output => ({ ...output, failed: false }),
     error => ({ stdout: String(error.stdout), stderr: String(error.stderr), failed: true }),
@@ -151,7 +157,8 @@ function report(scenario, outcomes) {
   const passed = outcomes.every(outcome => outcome.passed)
   const details = outcomes.map(({ label, passed, checks }) => `${label}: ${passed ? `${checks} checks` : 'failed'}`)
   print(`${passed ? 'passed  ' : 'FAILED  '}  ${scenario} (${details.join(', ')})`)
-  for (const { label, passed, problems, output } of outcomes) {
+  for (const { label, passed, problems, known = [], output } of outcomes) {
+    for (const check of known) print(`            ${label}: cannot pass: ${check}`)
     if (passed) continue
     for (const problem of problems) print(`            ${label}: ${problem}`)
     print(output.replace(/^/gm, '              '))

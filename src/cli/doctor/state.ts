@@ -104,7 +104,7 @@ export async function examineCredentials(section: Section, options: StateOptions
   const isEmpty =
     sealed === undefined || (!(sealed instanceof GatewayError) && sealed !== 'damaged' && sealed.entries.size === 0)
   examineKey(section, key, { isEmpty, answer: asked() })
-  examineKeychain(section, asked())
+  examineKeychain(section, asked(), options.env)
   if (sealed === undefined) {
     section.ok('credentials.json', `${file} (made when it is needed)`)
     return { entries: new Map(), damaged: [] }
@@ -166,7 +166,7 @@ function examineKey(
   section: Section,
   key: SealingKey | GatewayError,
   { isEmpty, answer }: { readonly isEmpty: boolean; readonly answer: Answer | undefined },
-): void {
+) {
   if (!(key instanceof GatewayError)) return section.ok('key', `from ${key.source}`)
   if (!isEmpty || answer === undefined) {
     const advice = 'unlock the keychain or bring the key back (GATEWAY_CREDENTIALS_KEY); without it the logins are lost'
@@ -177,7 +177,8 @@ function examineKey(
   section.ok('key', `none yet: made when it is needed, ${where}`)
 }
 
-function examineKeychain(section: Section, answer: Answer | undefined): void {
+function examineKeychain(section: Section, answer: Answer | undefined, { GATEWAY_KEYCHAIN }: Env) {
+  if (GATEWAY_KEYCHAIN === 'off') return section.skipped('keychain', 'switched off by GATEWAY_KEYCHAIN')
   if (answer === undefined) return section.skipped('keychain', 'not asked: the key comes from elsewhere')
   const { given, ms } = answer
   if (given.state !== 'unavailable')

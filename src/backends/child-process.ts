@@ -87,9 +87,11 @@ export async function startServerProcess(config: StdioServerConfig, own: Env): P
   const tail = keepTail(child)
   const exited = new Promise<string>(resolve => {
     child.once('exit', async (code, signal) => {
+      // Node closes the stdin of a child that has ended: whoever has inherited it cannot be spoken to.
+      const isBackground = code === 0 && pid !== undefined && signalGroup(pid, 0)
       const how = signal === null ? `exited with status ${code}` : `was ended by ${signal}`
-      const isAlone = (await within(hungUp(child), LAST_WORDS_MS)) || pid === undefined || !signalGroup(pid, 0)
-      resolve(isAlone ? how : `${how} and left others running, but a server has to stay in the foreground`)
+      await within(hungUp(child), LAST_WORDS_MS)
+      resolve(isBackground ? `${how} and left others running, but a server has to stay in the foreground` : how)
     })
     child.once('error', error => resolve(error.message))
   })
@@ -109,7 +111,7 @@ export async function startServerProcess(config: StdioServerConfig, own: Env): P
   }
 }
 
-/** When nobody can write to its stdout and stderr any more: its last words have been read, and no child of its own lives on. */
+/** When its last words have been read. A child of its own may hold the pipes open much longer. */
 async function hungUp({ stdout, stderr }: ChildProcess): Promise<void> {
   const open = [stdout, stderr].filter(pipe => pipe !== null && !pipe.readableEnded && !pipe.destroyed)
   await Promise.all(open.map(pipe => pipe && once(pipe, 'end').catch(() => {})))

@@ -1,9 +1,10 @@
 import { LRUCache } from 'lru-cache'
+import { GatewayError } from '../errors/gateway-error.js'
 import type { JsonObject } from '../json.js'
 import type { ClientPeer } from './call.js'
 import { Session, type SessionOptions } from './session.js'
 
-// Where connections are not shared: how many one backend gets, and how long an unused one is kept.
+// Where connections are not shared: how many one backend gets, each of which may be a process, and how long an unused one is kept.
 const MAX_SESSIONS = { stdio: 64, remote: 1_000 }
 const SESSION_IDLE_MS = 30 * 60_000
 
@@ -24,7 +25,10 @@ export interface OwnClient {
   readonly session?: ClientPeer | undefined
 }
 
-export type SessionPoolOptions = Omit<SessionOptions, 'group' | 'client' | 'sessionClient' | 'onConnected'>
+export type SessionPoolOptions = Omit<
+  SessionOptions,
+  'group' | 'principal' | 'client' | 'sessionClient' | 'onConnected'
+>
 
 /** The sessions of one backend: the shared one, or one for each agent or person, and those that clients have for themselves. */
 export class SessionPool {
@@ -35,11 +39,12 @@ export class SessionPool {
   constructor(options: SessionPoolOptions) {
     this.#options = options
     this.#sessions = new LRUCache({
-      max: options.config.transport === 'stdio' ? MAX_SESSIONS.stdio : MAX_SESSIONS.remote,
       ttl: SESSION_IDLE_MS,
       updateAgeOnGet: true,
       ttlAutopurge: true,
-      disposeAfter: (session, key) => this.#letGo(session, key),
+      disposeAfter: (session, key, reason) => {
+        if (reason === 'expire') this.#letGo(session, key)
+      },
     })
   }
 
@@ -52,11 +57,13 @@ export class SessionPool {
     const key = this.#keyOf(owner)
     const existing = this.#sessions.get(key)
     if (existing) return existing
+    this.#makeRoom()
     const group = this.#groupOf(owner)
     const client = key === group ? undefined : owner.client
     const session: Session = new Session({
       ...this.#options,
       group,
+      principal: owner.principal,
       client,
       sessionClient: client?.session,
       onConnected: ({ era }) => {
@@ -128,6 +135,27 @@ export class SessionPool {
     this.#sessions.delete(key)
   }
 
+  /** Where there are too many, one ends of whoever has the most: the one that was used longest ago. */
+  #makeRoom(): void {
+    const { transport, name } = this.#options.config
+    if (this.#sessions.size < (transport === 'stdio' ? MAX_SESSIONS.stdio : MAX_SESSIONS.remote)) return
+    const counts = new Map<string, number>()
+    for (const { principal } of this.all) counts.set(principal, (counts.get(principal) ?? 0) + 1)
+    const shareOf = ({ principal }: Session) => counts.get(principal) ?? 0
+    const [victim] = [...this.#sessions]
+      .reverse() // the one used longest ago comes first
+      .filter(([, session]) => !session.isBusy && session.clientKey !== undefined)
+      .sort(([, a], [, b]) => shareOf(b) - shareOf(a))
+    if (!victim) {
+      const message = `all sessions of the server "${name}" are at work: try again in a moment`
+      throw new GatewayError('RATE_LIMITED', message, { details: { server: name } })
+    }
+    const [key, session] = victim
+    this.#sessions.delete(key)
+    session.retire()
+  }
+
+  /** Nobody has used it for a while; somebody may still listen to it. */
   #letGo(session: Session, key: string): void {
     if (this.all.includes(session)) return // it has another key now
     if (session.isWatched && !this.#isClosed) this.#keep(key, session)

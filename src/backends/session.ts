@@ -34,6 +34,8 @@ export interface SessionOptions {
   readonly era: EraVerdict
   /** Sessions of one group have one login. */
   readonly group: string
+  /** Who began it. */
+  readonly principal: string
   /** The client that the session is for alone; none where it is shared. */
   readonly client?: { readonly key: string; readonly capabilities: JsonObject } | undefined
   /** That client's own session, if it has one: for what the backend says beside any request. */
@@ -73,6 +75,14 @@ export class Session {
 
   get group(): string {
     return this.#options.group
+  }
+
+  get principal(): string {
+    return this.#options.principal
+  }
+
+  get isBusy(): boolean {
+    return this.#inFlight > 0
   }
 
   get clientKey(): string | undefined {
@@ -188,9 +198,11 @@ export class Session {
       if (request.client?.logLevel !== undefined) await this.#setLogLevel(request.client.logLevel, connection, clock)
       return await connection.request(request, clock)
     } catch (error) {
-      if (isConnectFailure(error)) throw this.#fail(error, connection)
-      if (!(error instanceof SessionLost)) throw error
-      this.#drop(connection)
+      if (isConnectFailure(error)) {
+        const failure = this.#fail(error, connection)
+        if (failure.code !== 'SERVER_UNAVAILABLE' || this.#options.patienceMs === 0) throw failure
+      } else if (error instanceof SessionLost) this.#drop(connection)
+      else throw error
       return (await clock.wait(this.connected())).request(request, clock)
     }
   }

@@ -185,7 +185,8 @@ export class StdioTransport implements Transport {
     const message = parseMessage(line.toString('utf8'))
     if (message !== undefined && isResponse(message)) {
       const asked = this.#pending.get(message.id ?? '')
-      if (asked) return asked.answer(message)
+      asked?.answer(message)
+      if (asked) return
     }
     this.#chatter++
     if (message === undefined) {

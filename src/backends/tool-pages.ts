@@ -1,5 +1,5 @@
 import { GatewayError } from '../errors/gateway-error.js'
-import { isJsonObject } from '../json.js'
+import { isJsonObject, type JsonObject } from '../json.js'
 import type { Logger } from '../observability/logger.js'
 import { CallClock } from './call.js'
 import { announcedLists, type Connection } from './connection.js'
@@ -34,12 +34,14 @@ export async function readTools(
   let cursor: string | undefined
   let ttlMs = 0
   let size = 0
+  let beside: JsonObject | undefined
   do {
     const page = await readPage(connection, cursor, timeoutMs)
     if (!Array.isArray(page.tools)) throw new GatewayError('BACKEND_ERROR', 'its tools/list has no array "tools"')
     definitions = definitions.concat(page.tools)
     size += JSON.stringify(page.tools).length
     if (typeof page.ttlMs === 'number' && page.ttlMs > 0) ttlMs = page.ttlMs
+    beside ??= besideList(page)
     const next = page.nextCursor
     cursor = typeof next === 'string' ? next : undefined
     if (
@@ -61,7 +63,12 @@ export async function readTools(
         ? Number.POSITIVE_INFINITY
         : UNANNOUNCED_LIST_MS
   const list = toToolList(definitions.slice(0, MAX_TOOLS), { expiresAt: Date.now() + lifetime, mirrorsParameters })
-  return ttlMs > 0 ? { ...list, ttlMs } : list
+  return { ...list, ...(ttlMs > 0 && { ttlMs }), ...(beside && { beside }) }
+}
+
+/** Fields of the result that are neither the list nor about this hop. */
+function besideList({ tools, nextCursor, ttlMs, cacheScope, resultType, ...rest }: JsonObject): JsonObject {
+  return rest
 }
 
 async function readPage(connection: Connection, cursor: string | undefined, timeoutMs: number) {

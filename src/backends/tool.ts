@@ -1,4 +1,5 @@
 import type { Tool } from '@modelcontextprotocol/client'
+import type { JsonObject } from '../json.js'
 import { type ArgumentCheck, compileArgumentCheck } from './argument-check.js'
 import { findParameterHeaders, type ParameterHeader } from './parameter-headers.js'
 import { problemWithSchema } from './schema-check.js'
@@ -23,6 +24,8 @@ export interface ToolList {
   readonly expiresAt: number
   /** How long the backend said it may be kept (2026-07-28, "Caching"). */
   readonly ttlMs?: number
+  /** What else the backend says beside its list. */
+  readonly beside?: JsonObject
   readonly rejected: readonly HeldBackTool[]
 }
 

@@ -157,10 +157,9 @@ export class Front {
     header: (name: string) => string | undefined,
     caller: Pick<Caller, 'principal' | 'era' | 'signal'>,
   ): Promise<string | undefined> {
-    const call = this.#call(entry, caller)
-    const schema = await this.#endpoint(entry, caller)
-      .inputSchema(call, name)
-      .catch(() => undefined)
+    const endpoint = this.#endpoint(entry, caller)
+    if (endpoint === this.#discover) return undefined
+    const schema = await endpoint.inputSchema(this.#call(entry, caller), name).catch(() => undefined)
     return schema === undefined ? undefined : parameterHeaderProblem(schema, args, header)
   }
 
@@ -244,7 +243,7 @@ function withClient(caller: Caller): Caller {
 /** What a request is about: only the same principal, asking the same again, may come back with the state it was given. */
 function bindingOf(entry: Entry, method: string, params: JsonObject, { principal }: Caller): readonly unknown[] {
   const digest = hash('sha256', JSON.stringify(inOrder(params)), 'base64')
-  return [principal.id, principal.agents, entry, method, digest]
+  return [principal.id, [...principal.agents].sort(), entry, method, digest]
 }
 
 /** The same JSON, whatever order its keys were written in. */

@@ -128,6 +128,11 @@ async function answersTo(
       const { method, params = {} } = isJsonObject(request) ? request : { method: undefined }
       if (typeof method !== 'string' || !isJsonObject(params) || !client.ask)
         throw new ClientRefusal(INTERNAL_ERROR, 'the client cannot be asked')
+      if (missingFor(method, params, client.capabilities) !== undefined)
+        throw new ClientRefusal(
+          INTERNAL_ERROR,
+          `the client has not declared that it can answer ${method.slice(0, 100)}`,
+        )
       return [key, await client.ask({ method, params: withElicitationId(method, params), signal: withdrawn.signal })]
     })
     return Object.fromEntries(await Promise.all(answers))

@@ -134,15 +134,20 @@ export class ServerEndpoint implements Endpoint {
 
   async #listTools(call: GatewayCall, backend: Backend, { cursor }: JsonObject): Promise<RawResult> {
     if (cursor !== undefined) throw invalidParams('Invalid cursor') // all of it is on the first page
-    const { tools, ttlMs } = await withClock(backend, call, clock => backend.tools(call.owner, clock))
+    const { tools, ttlMs, beside } = await withClock(backend, call, clock => backend.tools(call.owner, clock))
     // The rules make the list the caller's own, whatever the backend says about it.
+    const other = beside && asOurs(beside)
     const cacheable = call.caller.era === 'modern' && ttlMs !== undefined && { ttlMs, cacheScope: 'private' }
     const permitted = this.#permittedTools(call, tools)
     const readResult = this.#options.small.readResultFor(call)
-    if (!readResult) return { tools: permitted, ...cacheable }
+    if (!readResult) return { ...other, tools: permitted, ...cacheable }
     // Results that may be cut are not what an output schema promises.
     const listed = permitted.map(({ outputSchema: _, ...tool }) => tool)
-    return { tools: (await this.#readsResults(call)) ? [...listed, readResult.definition] : listed, ...cacheable }
+    return {
+      ...other,
+      tools: (await this.#readsResults(call)) ? [...listed, readResult.definition] : listed,
+      ...cacheable,
+    }
   }
 
   /** The backend's own tool of that name comes first. */

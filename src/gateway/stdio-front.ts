@@ -1,3 +1,4 @@
+import { setTimeout as wait } from 'node:timers/promises'
 import type { JSONRPCMessage, McpRequestContext } from '@modelcontextprotocol/server'
 import { StdioServerTransport, serveStdio } from '@modelcontextprotocol/server/stdio'
 import { isJsonObject } from '../json.js'
@@ -7,6 +8,8 @@ import type { RelayServer, ServerFactory } from './server.js'
 
 // As long as a server may take to start; the client waits for nothing else.
 const PATIENCE_MS = 60_000
+// For the acknowledgement of a subscription.
+const READY_MS = 500
 
 /** MCP on stdin and stdout, either era. */
 export function openStdioFront(factory: ServerFactory, entry: Entry, logger: Logger): { close(): Promise<void> } {
@@ -39,8 +42,11 @@ class ListenedTransport extends StdioServerTransport {
   override async start(): Promise<void> {
     const { onmessage, onclose } = this
     this.onmessage = message => {
-      this.#overhear(message)
-      onmessage?.(message)
+      const listening = this.#overhear(message)
+      if (!listening) return onmessage?.(message)
+      // Acknowledged once it is listened to, or when the client has waited for long enough.
+      const late = wait(READY_MS, undefined, { ref: false })
+      void Promise.race([listening.catch(() => {}), late]).then(() => onmessage?.(message))
     }
     this.onclose = () => {
       for (const id of [...this.#watching.keys()]) this.#stop(id)
@@ -49,15 +55,18 @@ class ListenedTransport extends StdioServerTransport {
     await super.start()
   }
 
-  #overhear(message: JSONRPCMessage): void {
-    if (!('method' in message) || !this.server) return
+  #overhear(message: JSONRPCMessage): Promise<unknown> | undefined {
+    if (!('method' in message) || !this.server) return undefined
     const { params } = message
     if (message.method === 'subscriptions/listen' && 'id' in message) {
       const meta = isJsonObject(params?._meta) ? params._meta : undefined
       const watching = this.server.watch(filterIn(params), meta)
       watching.catch(() => {}) // the subscription stands; there is nothing to announce yet
       this.#watching.set(message.id, watching)
-    } else if (message.method === 'notifications/cancelled') this.#stop(params?.requestId)
+      return watching
+    }
+    if (message.method === 'notifications/cancelled') this.#stop(params?.requestId)
+    return undefined
   }
 
   #stop(id: unknown): void {

@@ -4,7 +4,7 @@ import { createMcpHandler, isLegacyRequest } from '@modelcontextprotocol/server'
 import type { Context } from 'hono'
 import { LRUCache } from 'lru-cache'
 import { toHttpStatus, toJsonRpcError } from '../errors/faces.js'
-import { isJsonObject, type JsonObject, parseJson } from '../json.js'
+import { isJsonObject, isTooDeep, type JsonObject, parseJson } from '../json.js'
 import type { Logger } from '../observability/logger.js'
 import { type Authenticated, toAuthInfo } from './bearer.js'
 import { type DirectCall, readDirectCall, statusOf, toDirectResponse } from './direct-lane.js'
@@ -59,14 +59,15 @@ export function createMcpRoutes({ front, serverInfo, logger }: McpRoutesOptions)
 
   return {
     async post(c, entry) {
-      const parsed = parseJson(await c.req.text())
-      if (parsed === undefined) return c.json(notJson, 400)
+      const text = await c.req.text()
+      const parsed = parseJson(text)
+      if (parsed === undefined) return c.json(isTooDeep(text) ? tooDeep : notJson, 400)
       const token = c.get('token')
       const refusal = front.refusal(entry, token.principal)
       if (refusal) return refused(refusal, idOf(parsed.value))
       const { headers } = c.env.incoming
       const body = isJsonObject(parsed.value) ? parsed.value : undefined
-      if (body?.method === 'tools/call' && headers['mcp-method'] !== undefined && 'server' in entry) {
+      if (body?.method === 'tools/call' && headers['mcp-method'] !== undefined) {
         const problem = await wrongHeaders(body, headers, (call, header) =>
           front.headerProblem(entry, call, header, { principal: token.principal, era: 'modern' }),
         )
@@ -157,6 +158,12 @@ const notJson = {
   jsonrpc: '2.0',
   id: null,
   error: { code: -32700, message: 'Parse error: the request body is not valid JSON' },
+} as const
+
+const tooDeep = {
+  jsonrpc: '2.0',
+  id: null,
+  error: { code: -32600, message: 'Invalid Request: the request body is nested more than 1000 levels deep' },
 } as const
 
 // A plain Response with plain headers goes to the socket without a web Headers object in between.

@@ -164,7 +164,7 @@ export class Sessions {
 
 /** The principal with what it may do, and the door: never the token, which is another one tomorrow. */
 const ownerOf = (entry: Entry, { principal }: VerifiedToken): string =>
-  JSON.stringify([principal.id, principal.agents, 'server' in entry ? entry.server : null])
+  JSON.stringify([principal.id, [...principal.agents].sort(), 'server' in entry ? entry.server : null])
 
 const refusal = (status: number, code: number, message: string, headers: Record<string, string> = {}): Response =>
   Response.json({ jsonrpc: '2.0', id: null, error: { code, message } }, { status, headers })

@@ -8,7 +8,7 @@ import type { Change, Entry, Front, ListenFilter } from './front.js'
 import { untilExpiry, withEnds } from './streams.js'
 
 // A client waits for the acknowledgement, and a server that starts slowly is no reason to let it.
-const READY_MS = 300
+const READY_MS = 500
 const MAX_PER_PRINCIPAL = 64
 const MAX_URIS = 1_000
 
@@ -46,10 +46,11 @@ export class Subscriptions {
       bus,
       onerror: error => this.#logger.debug({ reason: error.message }, 'subscription'),
     })
-    const { params } = parsedBody
-    const meta = isJsonObject(params) && isJsonObject(params._meta) ? params._meta : undefined
+    const params = isJsonObject(parsedBody.params) ? parsedBody.params : {}
+    const meta = isJsonObject(params._meta) ? params._meta : undefined
+    const filter = filterIn(params)
     const caller = { principal, era: 'modern', meta } as const
-    const watching = this.#front.watch(entry, caller, filterIn(parsedBody), change => bus.publish(toEvent(change)))
+    const watching = this.#front.watch(entry, caller, filter, change => bus.publish(toEvent(change)))
     watching.catch(error => this.#logger.debug({ reason: String(error) }, 'cannot watch'))
     const expiry = untilExpiry(token.acceptedUntil)
     let isOver = false
@@ -67,7 +68,10 @@ export class Subscriptions {
     expiry.signal.addEventListener('abort', () => void end())
     await Promise.race([watching.catch(() => {}), wait(READY_MS, undefined, { ref: false })])
     try {
-      const response = await handler.fetch(request, { authInfo: toAuthInfo(token), parsedBody })
+      const response = await handler.fetch(request, {
+        authInfo: toAuthInfo(token),
+        parsedBody: asHonoured(parsedBody, params, filter),
+      })
       return withEnds(response, { onEnd: () => void end() })
     } catch (error) {
       await end()
@@ -80,8 +84,15 @@ export class Subscriptions {
   }
 }
 
-function filterIn({ params }: JsonObject): ListenFilter {
-  const wanted = isJsonObject(params) && isJsonObject(params.notifications) ? params.notifications : {}
+/** The SDK acknowledges what it reads: no more than what is listened to. */
+function asHonoured(body: JsonObject, params: JsonObject, { uris }: ListenFilter): JsonObject {
+  const { notifications } = params
+  if (!isJsonObject(notifications) || !Array.isArray(notifications.resourceSubscriptions)) return body
+  return { ...body, params: { ...params, notifications: { ...notifications, resourceSubscriptions: uris } } }
+}
+
+function filterIn(params: JsonObject): ListenFilter {
+  const wanted = isJsonObject(params.notifications) ? params.notifications : {}
   const { resourceSubscriptions: uris } = wanted
   return {
     lists: (['tools', 'prompts', 'resources'] as const).filter(list => wanted[`${list}ListChanged`] === true),

@@ -191,13 +191,28 @@ describe('each step that fails is named, with what to do', () => {
     expect(of('stored login').found).toBe('the login of this name is for "https://elsewhere.example/mcp"')
   })
 
-  test('a login that is damaged, and stays as it is', async () => {
-    const { credentials, logIn, examine } = await openScene()
-    await logIn()
+  /** Changes the login in the file; what the file is then. */
+  async function damage(credentials: string): Promise<string> {
     const content = JSON.parse(await readFile(credentials, 'utf8'))
     content.entries['login/notes'].issuer = 'https://changed.example'
     await writeFile(credentials, JSON.stringify(content))
-    const before = await readFile(credentials, 'utf8')
+    return readFile(credentials, 'utf8')
+  }
+
+  test('a damaged login that nothing was asked for yet stays as it is', async () => {
+    const { server, credentials, logIn, examine } = await openScene()
+    await logIn()
+    const before = await damage(credentials)
+    server.set({ loginFor: 'calls' })
+    const { course } = await examine()
+    expect(course('server/notes').slice(2)).toEqual(['HTTP: ok', 'initialize: ok', 'tools: ok'])
+    expect(await readFile(credentials, 'utf8')).toBe(before)
+  })
+
+  test('a login that is damaged, and stays as it is', async () => {
+    const { credentials, logIn, examine } = await openScene()
+    await logIn()
+    const before = await damage(credentials)
     const { course, of, one } = await examine()
     expect(course('server/notes')).toEqual(failedAt('stored login'))
     expect(of('stored login').found).toBe('the login is damaged')

@@ -1,13 +1,14 @@
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
+import { afterAll, describe, expect, test, vi } from 'vitest'
 import { type BackendAsk, ClientRefusal } from '../../src/backends/call.js'
 import { InputRounds, type Serve } from '../../src/gateway/input-rounds.js'
 import type { Caller } from '../../src/gateway/tool.js'
 import type { JsonObject } from '../../src/json.js'
 
-const MINUTE = 60_000
+// Before anything is imported: the LRU cache takes its clock when it is loaded. One clock for the whole file.
+vi.hoisted(() => vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date', 'performance'] }))
+afterAll(() => void vi.useRealTimers())
 
-beforeEach(() => void vi.useFakeTimers())
-afterEach(() => void vi.useRealTimers())
+const MINUTE = 60_000
 
 const FORM = { method: 'elicitation/create', params: { message: 'Which?' } }
 const ACCEPTED = { action: 'accept', content: {} }

@@ -1,11 +1,12 @@
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
+import { afterAll, describe, expect, test, vi } from 'vitest'
 import { ParkedCall, ParkedCalls } from '../../src/gateway/parked-calls.js'
 import type { Caller, CallingClient } from '../../src/gateway/tool.js'
 
-const MINUTE = 60_000
+// Before anything is imported: the LRU cache takes its clock when it is loaded. One clock for the whole file.
+vi.hoisted(() => vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date', 'performance'] }))
+afterAll(() => void vi.useRealTimers())
 
-beforeEach(() => void vi.useFakeTimers())
-afterEach(() => void vi.useRealTimers())
+const MINUTE = 60_000
 
 const client: CallingClient = { capabilities: { elicitation: {} }, tell: () => {} }
 const callerOf = (extra: Partial<Caller> = {}): Caller => ({
@@ -133,25 +134,34 @@ describe('parked calls', () => {
     const parked = new ParkedCalls()
     const { call, seen } = startAsking()
     await call.round(callerOf())
-    parked.park(call)
+    const id = parked.park(call)
     await vi.advanceTimersByTimeAsync(9 * MINUTE)
     expect(seen.signal?.aborted).toBe(false)
     await vi.advanceTimersByTimeAsync(2 * MINUTE)
     expect(seen.signal?.aborted).toBe(true)
     expect(seen.refused).toMatchObject({ name: 'ClientRefusal' })
-    expect(parked.unpark(call.id)).toBeUndefined()
+    expect(parked.unpark(id)).toBeUndefined()
     expect(parked.size).toBe(0)
   })
 
-  test('are carried on with once', async () => {
+  test('are carried on with once, and parked under another id the next time', async () => {
+    const parked = new ParkedCalls()
+    const { call } = startAsking()
+    await call.round(callerOf())
+    const id = parked.park(call)
+    expect(parked.unpark(id)).toBe(call)
+    expect(parked.unpark(id)).toBeUndefined()
+    expect(parked.park(call)).not.toBe(id)
+    parked.close()
+  })
+
+  test('are left alone once they are under way again', async () => {
     const parked = new ParkedCalls()
     const { call, seen } = startAsking()
     await call.round(callerOf())
-    parked.park(call)
-    expect(parked.unpark(call.id)).toBe(call)
-    expect(parked.unpark(call.id)).toBeUndefined()
+    expect(parked.unpark(parked.park(call))).toBe(call)
     await vi.advanceTimersByTimeAsync(11 * MINUTE)
-    expect(seen.signal?.aborted).toBe(false) // it is under way again, and its time is for others to keep
+    expect(seen.signal?.aborted).toBe(false) // its time is for others to keep
   })
 
   test('32 of one principal at most: the one that waits longest makes room', async () => {

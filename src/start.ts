@@ -63,6 +63,7 @@ export async function startGateway(options: StartOptions = {}): Promise<Gateway>
   const log = openLog({ level: env.LOG_LEVEL ?? options.logLevel, redactor })
   const { logger } = log
   const config = await loadConfig(locateConfigFiles({ config: options.config, rules: options.rules, env, cwd }), env)
+  const secrets = new Set(config.secrets)
   redactor.learn(CONFIGURATION, config.secrets)
   reportProblems(config, logger)
 
@@ -91,7 +92,8 @@ export async function startGateway(options: StartOptions = {}): Promise<Gateway>
   const watching = watchConfig(config, {
     env,
     onConfig(next) {
-      redactor.learn(CONFIGURATION, next.secrets)
+      for (const secret of next.secrets) secrets.add(secret) // those of before may still be in what is under way
+      redactor.learn(CONFIGURATION, [...secrets])
       reportProblems(next, logger)
       runtime.swap(buildSnapshot(next, createBackend, runtime.current))
       logger.info({ fingerprint: next.fingerprint }, 'configuration reloaded')

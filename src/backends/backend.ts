@@ -13,6 +13,7 @@ import {
   type OutgoingRequest,
   type RawResult,
 } from './call.js'
+import { createCircuitBreaker } from './circuit-breaker.js'
 import type { BackendDescription, Connection } from './connection.js'
 import { EraVerdict } from './era-verdict.js'
 import { explain } from './explain.js'
@@ -88,6 +89,7 @@ export class Backend {
       authorization: this.#authorization,
       era: new EraVerdict(),
       supervision: this.#supervision,
+      breaker: config.transport === 'stdio' ? undefined : createCircuitBreaker(),
       patienceMs: patience?.waitMs ?? 0,
       explain: error => this.#explain(error),
     })
@@ -110,6 +112,11 @@ export class Backend {
   /** The last tool list that was read on this owner's connection; reading it starts nothing. */
   toolsKnownTo(owner: CallOwner): ToolList | undefined {
     return (this.#sessions.connected(owner) ?? this.#sessions.find(owner))?.knownTools
+  }
+
+  /** Why the server cannot be had at the moment, if it is known that it cannot. */
+  get failure(): GatewayError | undefined {
+    return this.#supervision.failure
   }
 
   /** Whether the tool list can be read without starting or connecting anything. */
@@ -151,7 +158,8 @@ export class Backend {
   ): Promise<RawResult> {
     this.#inFlight++
     try {
-      return complete(await this.#requestOnce(request, isRepeatable, owner, clock), request.client !== undefined)
+      const result = await this.#requestOnce(request, isRepeatable, owner, clock)
+      return complete(result, request.client !== undefined)
     } catch (error) {
       throw this.#explain(error)
     } finally {

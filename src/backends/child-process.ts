@@ -1,6 +1,7 @@
 import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
+import type { Readable } from 'node:stream'
 import { StringDecoder } from 'node:string_decoder'
 import spawn from 'cross-spawn'
 import type { StdioServerConfig } from '../config/servers-file.js'
@@ -113,8 +114,8 @@ export async function startServerProcess(config: StdioServerConfig, own: Env): P
 
 /** When its last words have been read. A child of its own may hold the pipes open much longer. */
 async function hungUp({ stdout, stderr }: ChildProcess): Promise<void> {
-  const open = [stdout, stderr].filter(pipe => pipe !== null && !pipe.readableEnded && !pipe.destroyed)
-  await Promise.all(open.map(pipe => pipe && once(pipe, 'end').catch(() => {})))
+  const isOpen = (pipe: Readable | null): pipe is Readable => pipe !== null && !pipe.readableEnded && !pipe.destroyed
+  await Promise.all([stdout, stderr].filter(isOpen).map(pipe => once(pipe, 'end').catch(() => {})))
 }
 
 async function stop(child: ChildProcess, exited: Promise<string>): Promise<void> {

@@ -8,7 +8,7 @@ import {
   StreamableHTTPClientTransport,
   type Transport,
 } from '@modelcontextprotocol/client'
-import type { Agent } from 'undici'
+import type { Dispatcher } from 'undici'
 import type { HttpServerConfig, ServerConfig, StdioServerConfig } from '../config/servers-file.js'
 import type { Env } from '../config/variables.js'
 import { GatewayError } from '../errors/gateway-error.js'
@@ -113,7 +113,7 @@ async function connectStdio(config: StdioServerConfig, options: ConnectOptions):
 
 async function connectHttp(config: HttpServerConfig, options: ConnectOptions): Promise<Connection> {
   const { openPool, fetchOver, ownHeaders, toHttpTarget } = await import('./http-lane.js')
-  const pool = openPool()
+  const pool = openPool(options.env)
   const route = { pool, config, authorization: options.authorization }
   const wire = fetchOver(route)
   const transport = new StreamableHTTPClientTransport(new URL(config.url), {
@@ -146,7 +146,7 @@ async function connectSse(config: HttpServerConfig, options: ConnectOptions): Pr
     import('./http-lane.js'),
     import('@modelcontextprotocol/client'),
   ])
-  const pool = openPool()
+  const pool = openPool(options.env)
   const wire = fetchOver({ pool, config, authorization: options.authorization })
   const init = { fetch: wire.fetch, requestInit: { headers: ownHeaders(config) } }
   const transport = new SSEClientTransport(new URL(config.url), init)
@@ -184,6 +184,7 @@ async function connectClient(
   const limit = AbortSignal.timeout(config.startupTimeoutMs)
   const giveUp = () => void transport.close().catch(() => {})
   for (const reason of [signal, limit]) reason.addEventListener('abort', giveUp, { once: true })
+  if (signal.aborted) giveUp() // before anybody listened
   try {
     await client.connect(transport, { timeout: config.startupTimeoutMs, ...(prior && { prior }) })
     signal.throwIfAborted()
@@ -203,7 +204,7 @@ interface Parts {
   readonly messages: ServerMessages
   readonly options: ConnectOptions
   readonly lane: Lane
-  readonly pool?: Agent
+  readonly pool?: Dispatcher
   readonly goodbye?: () => Promise<void>
   readonly stderrTail?: () => string[]
   readonly pid?: () => number | undefined

@@ -1,6 +1,8 @@
 import type { FetchLike } from '@modelcontextprotocol/client'
-import { Agent, fetch as undiciFetch } from 'undici'
+import { type Dispatcher, fetch as undiciFetch } from 'undici'
+import { openDispatcher } from '../config/proxy.js'
 import type { HttpServerConfig } from '../config/servers-file.js'
+import type { Env } from '../config/variables.js'
 import { type BackendAuthorization, isRefusal, Unauthorized, withAuthorization } from './authorization.js'
 import type { RawResult } from './call.js'
 import { HttpAnswer, type HttpCall } from './http-answer.js'
@@ -12,18 +14,21 @@ const KEEP_ALIVE_MS = 30_000
 const MAX_CONNECTIONS = 128
 
 /** The keep-alive connections to one backend. Times are ours to keep (CallClock), so undici has none but for connecting. */
-export const openPool = (): Agent =>
-  new Agent({
-    connections: MAX_CONNECTIONS,
-    connect: { timeout: CONNECT_TIMEOUT_MS },
-    keepAliveTimeout: KEEP_ALIVE_MS,
-    headersTimeout: 0,
-    bodyTimeout: 0,
-  })
+export const openPool = (env: Env): Dispatcher =>
+  openDispatcher(
+    {
+      connections: MAX_CONNECTIONS,
+      connect: { timeout: CONNECT_TIMEOUT_MS },
+      keepAliveTimeout: KEEP_ALIVE_MS,
+      headersTimeout: 0,
+      bodyTimeout: 0,
+    },
+    env,
+  )
 
 /** How one backend is reached. */
 export interface Route {
-  readonly pool: Agent
+  readonly pool: Dispatcher
   readonly config: HttpServerConfig
   /** Absent for a server that brings its own Authorization header, or wants no OAuth. */
   readonly authorization: BackendAuthorization | undefined

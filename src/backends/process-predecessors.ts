@@ -4,7 +4,7 @@ import { setTimeout as wait } from 'node:timers/promises'
 import { messageOf } from '../errors/gateway-error.js'
 import type { Logger } from '../observability/logger.js'
 import { signalGroup } from './process-groups.js'
-import { currentPlace, startTimeOf } from './process-identity.js'
+import { currentPlace, type FoundProcess, findProcess } from './process-identity.js'
 import { parseRecord, type RecordContent } from './process-record.js'
 
 const GRACE_MS = 1_500
@@ -31,10 +31,10 @@ async function endPredecessor(file: string, logger: Logger): Promise<void> {
     if (await isOld(file)) await rm(file, { force: true })
     return
   }
-  if (await isThere(record.gateway)) return
+  if ((await findSame(record.gateway))?.isZombie === false) return
   await Promise.all(
     record.groups.map(async group => {
-      if (!(await isThere(group))) return
+      if (!(await findSame(group))) return
       logger.warn({ server: group.server, pid: group.pid }, 'ending a server that a killed gateway left running')
       await endGroup(group.pid)
     }),
@@ -42,8 +42,11 @@ async function endPredecessor(file: string, logger: Logger): Promise<void> {
   await rm(file, { force: true })
 }
 
-const isThere = async ({ pid, startTime }: RecordContent['gateway']): Promise<boolean> =>
-  (await startTimeOf(pid)) === startTime
+/** The process of this number, if it is not a later one. */
+async function findSame({ pid, startTime }: RecordContent['gateway']): Promise<FoundProcess | undefined> {
+  const found = await findProcess(pid)
+  return found?.startTime === startTime ? found : undefined
+}
 
 async function endGroup(pid: number): Promise<void> {
   for (const signal of ['SIGTERM', 'SIGKILL'] as const) {

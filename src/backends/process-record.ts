@@ -6,7 +6,7 @@ import { messageOf } from '../errors/gateway-error.js'
 import { parseJson } from '../json.js'
 import type { Logger } from '../observability/logger.js'
 import { ownGroups } from './process-groups.js'
-import { currentPlace, startTimeOf } from './process-identity.js'
+import { currentPlace, findProcess } from './process-identity.js'
 
 const Process = z.object({ pid: z.int().min(2), startTime: z.string() })
 const Content = z.object({
@@ -70,6 +70,6 @@ async function replace(directory: string, file: string): Promise<void> {
 
 /** Those that are there still, with what tells them from a later process of the same number. */
 async function identified<P extends { readonly pid: number }>(processes: readonly P[]) {
-  const found = await Promise.all(processes.map(async each => ({ ...each, startTime: await startTimeOf(each.pid) })))
-  return found.flatMap(({ startTime, ...each }) => (startTime === undefined ? [] : [{ ...each, startTime }]))
+  const found = await Promise.all(processes.map(async each => ({ each, found: await findProcess(each.pid) })))
+  return found.flatMap(({ each, found }) => (found ? [{ ...each, startTime: found.startTime }] : []))
 }

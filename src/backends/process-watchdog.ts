@@ -32,7 +32,7 @@ keep() {
 differs() { [ "$2" != "$1" ]; }
 lives() {
   now=$(born "$1")
-  [ "\${now:-$2}" = "$2" ] && kill -s 0 -- "-$1"
+  [ "\${now:-$2}" = "$2" ] && kill -0 "-$1"
 }
 groups=
 while read -r sign group; do
@@ -41,7 +41,7 @@ while read -r sign group; do
 done
 for signal in TERM KILL; do
   keep lives
-  for entry in $groups; do kill -s "$signal" -- "-\${entry%:*}"; done
+  for entry in $groups; do kill "-$signal" "-\${entry%:*}"; done
   for moment in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do
     [ -n "$groups" ] || exit 0
     sleep 0.1 || sleep 1

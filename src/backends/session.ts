@@ -13,6 +13,7 @@ import {
   SessionLost,
   Unreachable,
 } from './call.js'
+import type { CircuitBreaker } from './circuit-breaker.js'
 import type { Connection } from './connection.js'
 import type { EraVerdict } from './era-verdict.js'
 import { isSevereEnough } from './log-level.js'
@@ -42,6 +43,8 @@ export interface SessionOptions {
   readonly sessionClient?: ClientPeer | undefined
   readonly onConnected?: (connection: Connection) => void
   readonly supervision: Supervision
+  /** For a remote server: it may be there and still not well. */
+  readonly breaker: CircuitBreaker | undefined
   /** How long a server that is away is waited for; 0 where callers had better hear of it at once. */
   readonly patienceMs: number
   /** Adds what every error about this server says. */
@@ -196,7 +199,9 @@ export class Session {
     const connection = this.#connection ?? (await clock.wait(this.connected()))
     try {
       if (request.client?.logLevel !== undefined) await this.#setLogLevel(request.client.logLevel, connection, clock)
-      return await connection.request(request, clock)
+      const { breaker } = this.#options
+      if (!breaker) return await connection.request(request, clock)
+      return await breaker(() => connection.request(request, clock))
     } catch (error) {
       if (isConnectFailure(error)) {
         const failure = this.#fail(error, connection)

@@ -1,11 +1,10 @@
 import type { Backend } from '../backends/backend.js'
-import type { RawResult } from '../backends/call.js'
+import type { CallClock, RawResult } from '../backends/call.js'
 import { isJsonObject, type JsonObject } from '../json.js'
 import { toDirectName, toDirectUri } from './direct-names.js'
+import { askPatiently } from './patience.js'
 import type { GatewayCall } from './tool.js'
 
-// Longer than most servers need to start, shorter than clients wait for a list.
-export const LIST_MS = 20_000
 const MAX_PAGES = 100
 const MAX_ENTRIES = 10_000
 
@@ -49,31 +48,29 @@ export function permittedBackends(call: GatewayCall, agent: string): Backend[] {
  * The entries of one list of one server, all its pages. A server that has none, or cannot be had in time, contributes nothing: it
  * does not hold up the others, and what is wrong with it is in `gateway status`.
  */
-export async function entriesOf(
+export async function entriesOf(call: GatewayCall, backend: Backend, list: DirectList): Promise<JsonObject[]> {
+  return askPatiently(call, backend, clock => readEntries(call, backend, list, clock)).catch(() => [])
+}
+
+async function readEntries(
   call: GatewayCall,
   backend: Backend,
   { method, field, capability }: DirectList,
+  clock: CallClock,
 ): Promise<JsonObject[]> {
-  const clock = backend.startClock({ timeoutMs: LIST_MS, signal: call.caller.signal })
-  try {
-    const { capabilities } = await backend.describe(call.owner, clock)
-    if (!isJsonObject(capabilities[capability])) return []
-    const entries: JsonObject[] = []
-    const seen = new Set<unknown>()
-    let cursor: unknown
-    do {
-      const params = cursor === undefined ? {} : { cursor }
-      const request = { method, params, client: call.peer }
-      const page: RawResult = await backend.request(request, { isRepeatable: true }, call.owner, clock)
-      const listed = page[field]
-      if (Array.isArray(listed)) entries.push(...listed.filter(isJsonObject))
-      seen.add(cursor)
-      cursor = page.nextCursor
-    } while (cursor !== undefined && !seen.has(cursor) && seen.size < MAX_PAGES && entries.length < MAX_ENTRIES)
-    return entries.slice(0, MAX_ENTRIES)
-  } catch {
-    return []
-  } finally {
-    clock.stop()
-  }
+  const { capabilities } = await backend.describe(call.owner, clock)
+  if (!isJsonObject(capabilities[capability])) return []
+  const entries: JsonObject[] = []
+  const seen = new Set<unknown>()
+  let cursor: unknown
+  do {
+    const params = cursor === undefined ? {} : { cursor }
+    const request = { method, params, client: call.peer }
+    const page: RawResult = await backend.request(request, { isRepeatable: true }, call.owner, clock)
+    const listed = page[field]
+    if (Array.isArray(listed)) entries.push(...listed.filter(isJsonObject))
+    seen.add(cursor)
+    cursor = page.nextCursor
+  } while (cursor !== undefined && !seen.has(cursor) && seen.size < MAX_PAGES && entries.length < MAX_ENTRIES)
+  return entries.slice(0, MAX_ENTRIES)
 }

@@ -3,8 +3,9 @@ import type { Backend } from '../backends/backend.js'
 import type { ToolList } from '../backends/tool.js'
 import { resolveAgent } from '../identity/resolve-agent.js'
 import { exposureOf } from '../rules/compile.js'
-import { LIST_MS, permittedBackends } from './direct-lists.js'
+import { permittedBackends } from './direct-lists.js'
 import { splitDirectName, toDirectName } from './direct-names.js'
+import { askPatiently } from './patience.js'
 import type { Snapshot } from './snapshot.js'
 import type { Caller, GatewayCall } from './tool.js'
 
@@ -56,15 +57,12 @@ export async function findDirectTool(call: GatewayCall, agent: string, name: str
   return undefined
 }
 
-async function listOf({ owner, caller }: GatewayCall, backend: Backend): Promise<ToolList | undefined> {
-  const fresh = backend.freshTools(owner)
+async function listOf(call: GatewayCall, backend: Backend): Promise<ToolList | undefined> {
+  const fresh = backend.freshTools(call.owner)
   if (fresh) return fresh
-  const clock = backend.startClock({ timeoutMs: LIST_MS, signal: caller.signal })
   try {
-    return await backend.tools(owner, clock)
+    return await askPatiently(call, backend, clock => backend.tools(call.owner, clock))
   } catch {
     return backend.knownTools // what is wrong with it is in `gateway status`, and in the answer to a call
-  } finally {
-    clock.stop()
   }
 }

@@ -1,8 +1,10 @@
 import type { Tool } from '@modelcontextprotocol/server'
 import { z } from 'zod'
 import type { Backend } from '../backends/backend.js'
+import type { ToolList } from '../backends/tool.js'
 import { decide } from '../rules/decide.js'
 import { compileGlob } from '../rules/glob.js'
+import { type Unavailable, unavailable } from './patience.js'
 import { countTokens } from './tokens.js'
 import {
   agentId,
@@ -52,7 +54,7 @@ export const getServerTools: GatewayTool = {
     const backend = backends.get(server)
     if (!call.decide(agent, server) || !backend) throw notAvailable(agent, server)
 
-    const tools = await listTools(call, backend)
+    const { tools, unavailable: down } = await listTools(call, backend)
     const visible = tools.filter(({ name: tool }) => decide(rules, { agent, server, tool }).decision === 'allow')
     const isWanted = selector(names, pattern)
     const { returned, omitted, tokens } = await withinBudget(
@@ -66,18 +68,27 @@ export const getServerTools: GatewayTool = {
       returned: returned.length,
       tokens_used: tokens,
       ...(omitted.length > 0 && { omitted }),
+      ...(down && { unavailable: down }),
     })
   },
 }
 
-async function listTools({ owner, caller }: GatewayCall, backend: Backend): Promise<Tool[]> {
+/** The tools of a server; those known from before, and why, where it cannot be had now. */
+async function listTools(call: GatewayCall, backend: Backend): Promise<{ tools: Tool[]; unavailable?: Unavailable }> {
+  const { owner, caller } = call
   const clock = backend.startClock({ signal: caller.signal })
   try {
-    return (await backend.tools(owner, clock)).tools.map(({ definition }) => definition)
+    return { tools: definitionsIn(await backend.tools(owner, clock)) }
+  } catch (error) {
+    const known = backend.toolsKnownTo(owner)
+    if (!known || caller.signal?.aborted) throw error
+    return { tools: definitionsIn(known), unavailable: unavailable(backend, error) }
   } finally {
     clock.stop()
   }
 }
+
+const definitionsIn = ({ tools }: ToolList): Tool[] => tools.map(({ definition }) => definition)
 
 /** What `names` and `pattern` ask for, read once for all tools. */
 function selector(

@@ -1,8 +1,8 @@
 import { z } from 'zod'
 import type { Backend } from '../backends/backend.js'
 import type { ToolList } from '../backends/tool.js'
-import { toGatewayError } from '../errors/gateway-error.js'
 import { decide } from '../rules/decide.js'
+import { askPatiently, type Unavailable, unavailable } from './patience.js'
 import { rankTools } from './rank-tools.js'
 import {
   agentId,
@@ -14,12 +14,6 @@ import {
   toResult,
 } from './tool.js'
 import { indexOf } from './tool-index.js'
-
-// For a server whose tools are not known yet. One that takes longer goes on starting and is there for the next search.
-const PATIENCE_MS = 3_000
-// For one that has used that up before: no search is held up by it a second time.
-const SECOND_PATIENCE_MS = 100
-const late = new WeakSet<Backend>()
 
 const DEFAULT_LIMIT = 5
 
@@ -58,7 +52,7 @@ export const searchTools: GatewayTool = {
       query,
       (name, tool) => decide(rules, { agent, server: name, tool }).decision === 'allow',
     ).slice(0, limit)
-    const unavailable = outcomes.flatMap(({ unavailable: reason }) => (reason === undefined ? [] : [reason]))
+    const down = outcomes.flatMap(({ unavailable: reason }) => (reason === undefined ? [] : [reason]))
     return toResult({
       tools: hits.map(({ server: name, tool: { definition }, score }) => ({
         server: name,
@@ -67,7 +61,7 @@ export const searchTools: GatewayTool = {
         inputSchema: definition.inputSchema,
         score: Math.round(score * 100) / 100,
       })),
-      ...(unavailable.length > 0 && { unavailable }),
+      ...(down.length > 0 && { unavailable: down }),
     })
   },
 }
@@ -91,31 +85,25 @@ function wantedBackends(call: GatewayCall, agent: string, server: string | undef
 interface Outcome {
   readonly name: string
   readonly list?: ToolList | undefined
-  readonly unavailable?: Readonly<Record<string, unknown>>
+  readonly unavailable?: Unavailable
 }
 
 /**
  * The tool list as far as it can be had soon. What is known is good enough where finding out more would mean to start or to
- * connect something; only a list that is not known at all is worth that.
+ * connect something; only a list that is not known at all is worth that. A server that is known to be down is named.
  */
-async function knownOrAsked({ owner, caller }: GatewayCall, backend: Backend): Promise<Outcome> {
+async function knownOrAsked(call: GatewayCall, backend: Backend): Promise<Outcome> {
   const { name } = backend
+  const { owner } = call
   const known = backend.toolsKnownTo(owner)
-  if (known && !backend.isConnectedFor(owner)) return { name, list: known }
-  const clock = backend.startClock({
-    timeoutMs: late.has(backend) ? SECOND_PATIENCE_MS : PATIENCE_MS,
-    signal: caller.signal,
-  })
+  if (known && !backend.isConnectedFor(owner)) {
+    const { failure } = backend
+    return { name, list: known, ...(failure && { unavailable: unavailable(backend, failure) }) }
+  }
   try {
-    const list = backend.freshTools(owner) ?? (await backend.tools(owner, clock))
-    late.delete(backend)
-    return { name, list }
+    const fresh = backend.freshTools(owner)
+    return { name, list: fresh ?? (await askPatiently(call, backend, clock => backend.tools(owner, clock))) }
   } catch (error) {
-    if (clock.ended?.code === 'TIMEOUT') late.add(backend)
-    if (known) return { name, list: known }
-    const { code, message } = toGatewayError(error)
-    return { name, unavailable: { server: name, state: backend.status().state, code, reason: message } }
-  } finally {
-    clock.stop()
+    return { name, list: known, unavailable: unavailable(backend, error) }
   }
 }

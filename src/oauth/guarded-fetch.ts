@@ -1,6 +1,7 @@
 import { lookup as resolveName } from 'node:dns'
 import type { LookupFunction } from 'node:net'
-import { Agent, fetch as undiciFetch } from 'undici'
+import { fetch as undiciFetch } from 'undici'
+import { openDispatcher } from '../config/proxy.js'
 import { GatewayError, messageOf } from '../errors/gateway-error.js'
 import { version } from '../version.js'
 import { isAddress, isLoopbackHost, rangeOf } from './addresses.js'
@@ -83,7 +84,8 @@ function mayReach(address: string, { isLoopback, guard }: { isLoopback: boolean;
 }
 
 async function fetchOnce(url: URL, init: GuardedInit & { signal: AbortSignal }, guard: Guard): Promise<Response> {
-  const agent = new Agent({ connect: { lookup: checkedLookup(url, guard) } })
+  // Behind a proxy names are resolved there; what can be checked here is the address that is written in a URL.
+  const agent = openDispatcher({ connect: { lookup: checkedLookup(url, guard) } })
   try {
     const response = await undiciFetch(url, {
       method: init.method ?? 'GET',

@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { createReopenScheduler, keepListening } from '../../src/backends/listening.js'
 import { openBackend } from '../fixtures/backend.js'
 import { createTalker } from '../fixtures/servers/talker.js'
-import { openByHand } from '../fixtures/servers.js'
+import { listen, openByHand } from '../fixtures/servers.js'
 
 const MINUTE = 60_000
 
@@ -74,9 +74,8 @@ describe('a server of 2025 without a GET stream', () => {
   test.each([405, 404, 406, 501])('answers %i to it, is asked once, and is used all the same', async status => {
     const receive = createTalker({ era: 'legacy' })
     let asked = 0
-    await using server = await openByHand(receive, {})
-    const http = await import('../fixtures/servers.js')
-    await using front = await http.listen((incoming, response, body) => {
+    await using server = await openByHand(receive)
+    await using front = await listen((incoming, response, body) => {
       if (incoming.method === 'GET') {
         asked++
         return response.writeHead(status).end()
@@ -101,63 +100,46 @@ describe('a server of 2025 without a GET stream', () => {
 })
 
 describe('subscriptions/listen', () => {
-  beforeEach(() => void vi.useFakeTimers())
-  afterEach(() => void vi.useRealTimers())
-
-  /** A client whose streams live that long, as far as listening goes. */
-  function clientOf(closed: () => Promise<'local' | 'remote'>) {
-    const listen = vi.fn(
-      async () => ({ closed: closed(), close: async () => {}, honoredFilter: {} }) as unknown as McpSubscription,
-    )
-    return { client: { listen } as unknown as Client, listen }
-  }
-  const events = (signal: AbortSignal) => {
-    const seen = { opened: 0, failures: [] as unknown[] }
-    const options = {
-      onOpen: () => void seen.opened++,
-      onFailure: (error: unknown) => void seen.failures.push(error),
-      signal,
-    }
-    return { seen, options }
+  /** A client whose streams end like that, as far as listening goes. */
+  function clientOf(listen: () => Promise<'local' | 'remote'>) {
+    const calls = vi.fn(async () => {
+      const how = await listen()
+      return { closed: Promise.resolve(how), close: async () => {}, honoredFilter: {} } as unknown as McpSubscription
+    })
+    return { client: { listen: calls } as unknown as Client, calls }
   }
 
-  test('a stream that ends is opened again, less often if it always ends at once', async () => {
+  test('a stream that ends is opened again after a while, until it is not wanted', async () => {
     const ended = new AbortController()
-    const { client, listen } = clientOf(async () => 'remote')
-    const { seen, options } = events(ended.signal)
+    const { client, calls } = clientOf(async () => 'remote')
+    const onOpen = vi.fn()
+    const started = performance.now()
+    const options = { onOpen, onFailure: () => {}, signal: ended.signal }
     const listening = keepListening(client, { toolsListChanged: true }, options)
-    await vi.advanceTimersByTimeAsync(10 * MINUTE)
-    expect(listen.mock.calls.length).toBeGreaterThan(5)
-    expect(listen.mock.calls.length).toBeLessThan(30)
-    expect(seen.opened).toBe(listen.mock.calls.length)
+    await expect.poll(() => calls.mock.calls.length).toBe(2)
+    expect(performance.now() - started).toBeGreaterThan(400)
+    expect(calls).toHaveBeenCalledWith({ toolsListChanged: true }, { signal: ended.signal })
+    expect(onOpen).toHaveBeenCalledTimes(2)
     ended.abort()
-    await vi.advanceTimersByTimeAsync(MINUTE)
     await listening
-    const { length } = listen.mock.calls
-    await vi.advanceTimersByTimeAsync(60 * MINUTE)
-    expect(listen.mock.calls.length).toBe(length)
+    expect(calls).toHaveBeenCalledTimes(2)
   })
 
   test('a server that refuses it is asked again later', async () => {
     const ended = new AbortController()
-    const listen = vi.fn(async () => {
-      throw new Error('no')
-    })
-    const { seen, options } = events(ended.signal)
-    void keepListening({ listen } as unknown as Client, {}, options)
-    await vi.advanceTimersByTimeAsync(10 * MINUTE)
-    expect(seen.opened).toBe(0)
-    expect(seen.failures.length).toBe(listen.mock.calls.length)
-    expect(listen.mock.calls.length).toBeGreaterThan(5)
-    expect(listen.mock.calls.length).toBeLessThan(30)
+    const { client, calls } = clientOf(() => Promise.reject(new Error('no')))
+    const [onOpen, onFailure] = [vi.fn(), vi.fn()]
+    const listening = keepListening(client, {}, { onOpen, onFailure, signal: ended.signal })
+    await expect.poll(() => calls.mock.calls.length).toBe(2)
+    expect([onOpen.mock.calls.length, onFailure.mock.calls.length]).toEqual([0, 2])
     ended.abort()
+    await listening
   })
 
   test('what was closed from here stays closed', async () => {
-    const { client, listen } = clientOf(async () => 'local')
-    const { options } = events(new AbortController().signal)
-    await keepListening(client, {}, options)
-    await vi.advanceTimersByTimeAsync(10 * MINUTE)
-    expect(listen).toHaveBeenCalledTimes(1)
+    const { client, calls } = clientOf(async () => 'local')
+    const { signal } = new AbortController()
+    await keepListening(client, {}, { onOpen: () => {}, onFailure: () => {}, signal })
+    expect(calls).toHaveBeenCalledTimes(1)
   })
 })

@@ -1,9 +1,12 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { pino } from 'pino'
 import { describe, expect, test } from 'vitest'
-import { openBackend } from '../fixtures/backend.js'
+import { currentPlace, findProcess } from '../../src/backends/process-identity.js'
+import { endPredecessors } from '../../src/backends/process-predecessors.js'
+import { openBackend, openDirectory } from '../fixtures/backend.js'
 import { isAlive, serveGateway } from '../fixtures/cli.js'
 import { writeFiles } from '../fixtures/gateway.js'
 import { pgrep, plantTree, watchdogOf } from '../fixtures/process-trees.js'
@@ -217,5 +220,22 @@ describe('a gateway after one that was killed together with its watchdog', () =>
     expect(await tree.pids()).toEqual(before)
     expect(recordsIn(gateway.stateDirectory).sort()).toEqual([fromElsewhere, record].sort())
     expect((await gateway.call('tree', 'hello')).isError).toBeUndefined()
+  })
+  test('takes a gateway that has ended for ended, also when nobody has asked how', async () => {
+    await using directory = await openDirectory()
+    const parent = spawn('sh', ['-c', 'sleep 1 & echo $!; exec sleep 1000'], { stdio: ['ignore', 'pipe', 'ignore'] })
+    const pid = Number(String((await once(parent.stdout, 'data'))[0]))
+    const gateway = { pid, startTime: (await findProcess(pid))?.startTime }
+    const record = directory.file('1.json')
+    writeFileSync(record, JSON.stringify({ place: await currentPlace(), gateway, groups: [] }))
+    try {
+      await endPredecessors(directory.path, pino({ level: 'silent' }))
+      expect(existsSync(record)).toBe(true)
+      await expect.poll(async () => (await findProcess(pid))?.isZombie).toBe(true)
+      await endPredecessors(directory.path, pino({ level: 'silent' }))
+      expect(existsSync(record)).toBe(false)
+    } finally {
+      parent.kill('SIGKILL')
+    }
   })
 })

@@ -83,12 +83,15 @@ describe.runIf(process.platform === 'linux')('memory is bounded and the neighbou
   })
 })
 
-test('a server that closes its stdout is named, and its neighbour is unharmed', async () => {
+test('a server that closes its stdout is named, in the status too, and its neighbour is unharmed', async () => {
   await using gateway = await openWithNeighbour()
-  expect(await errorOf(gateway, 'silence')).toMatchObject({
-    message: expect.stringContaining('the process closed its output'),
-  })
+  const cause = expect.stringContaining('the process closed its output')
+  expect(await errorOf(gateway, 'silence')).toMatchObject({ message: cause })
   expect((await gateway.call('good', 'hello')).isError).toBeUndefined()
+  // The first time it is started again at once.
+  await expect.poll(() => gateway.status('unruly')).toMatchObject({ state: 'ready' })
+  expect(await errorOf(gateway, 'silence')).toMatchObject({ message: cause })
+  expect(await gateway.status('unruly')).toMatchObject({ state: 'cooling', last_error: cause })
 })
 
 test('a server that closes its stdout at once is named in the status', async () => {

@@ -28,7 +28,19 @@ beforeAll(async () => {
 afterAll(() => files.close())
 
 describe('usage', () => {
-  const commands = ['serve', 'stdio', 'status', 'tools', 'call', 'explain', 'check', 'init', 'token']
+  const commands = [
+    'serve',
+    'stdio',
+    'connect',
+    'status',
+    'doctor',
+    'tools',
+    'call',
+    'explain',
+    'check',
+    'init',
+    'token',
+  ]
 
   test('--help lists every command, and every command has its own', async () => {
     const { status, stdout } = await run(['--help'])

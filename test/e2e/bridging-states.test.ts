@@ -224,13 +224,20 @@ describe.each(BACKENDS.filter(({ era }) => era === 'legacy'))('a call parked in 
 
   test.each([
     ['prompts/get', { name: 'visiting', arguments: { url: 'https://example.com/prompt' } }],
+    ['tools/call', { name: 'visit', arguments: { url: 'https://example.com/tool' } }],
     ['resources/read', { uri: 'talk://visiting/https://example.com/resource' }],
   ])('%s too may send its user to a page first', async (method, params) => {
     const first = await bridge.post({ server }, { method, params, capabilities: ELICITS })
     expect(first.json().result).toMatchObject({ resultType: 'input_required' })
     const { inputRequests } = first.json().result as unknown as InputRequired
     expect(Object.values(inputRequests)).toMatchObject([{ method: 'elicitation/create', params: { mode: 'url' } }])
-    const second = await bridge.post({ server }, { method, params, capabilities: ELICITS })
+    const since = bridge.talkers[server].heard().length
+    const inputResponses = Object.fromEntries(Object.keys(inputRequests).map(key => [key, { action: 'accept' }]))
+    const again = { method, params: { ...params, inputResponses }, capabilities: ELICITS }
+    const second = await bridge.post({ server }, again)
+    // To a server of 2025 it is the same request once more: it knows nothing of answers.
+    const heard = bridge.talkers[server].heard().slice(since)
+    expect(heard.find(message => message.method === method)?.params).not.toHaveProperty('inputResponses')
     expect(second.json().result).toMatchObject({ resultType: 'complete' })
   })
 

@@ -1,12 +1,18 @@
-import { afterAll, describe, expect, test, vi } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { type BackendAsk, ClientRefusal } from '../../src/backends/call.js'
 import { InputRounds, type Serve } from '../../src/gateway/input-rounds.js'
 import type { Caller } from '../../src/gateway/tool.js'
 import type { JsonObject } from '../../src/json.js'
 
-// Before anything is imported: the LRU cache takes its clock when it is loaded. One clock for the whole file.
-vi.hoisted(() => vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date', 'performance'] }))
-afterAll(() => void vi.useRealTimers())
+beforeEach(() => {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date'] })
+  // What the LRU cache tells the time by: the object itself, which fake timers would only hide.
+  vi.spyOn(performance, 'now').mockImplementation(() => Date.now())
+})
+afterEach(() => {
+  vi.useRealTimers()
+  vi.restoreAllMocks()
+})
 
 const MINUTE = 60_000
 
@@ -15,6 +21,7 @@ const ACCEPTED = { action: 'accept', content: {} }
 const DONE = { content: [] }
 const INVALID = { code: -32602, message: 'Invalid or expired requestState' }
 const ELICITS = { elicitation: {} }
+const EVERYTHING = { elicitation: { form: {}, url: {} }, sampling: {}, roots: {} }
 
 interface Asking {
   readonly resultType: string
@@ -32,7 +39,7 @@ const modern = (retry?: Caller['retry'], capabilities: JsonObject = ELICITS): Ca
 const legacy = (ask: (request: BackendAsk) => Promise<JsonObject>, signal?: AbortSignal): Caller => ({
   principal: { id: 'somebody', agents: ['a'] },
   era: 'legacy',
-  client: { capabilities: ELICITS, ask, tell: () => {} },
+  client: { capabilities: EVERYTHING, ask, tell: () => {} },
   ...(signal && { signal }),
 })
 
@@ -214,6 +221,24 @@ describe('a client of 2025 and a backend of 2026', () => {
     ])
   })
 
+  test('what the client has not declared is not asked of it, and ends the call', async () => {
+    const asked: string[] = []
+    const client: Caller = {
+      ...legacy(async () => ACCEPTED),
+      client: {
+        capabilities: ELICITS,
+        tell: () => {},
+        async ask({ method }) {
+          asked.push(method)
+          return ACCEPTED
+        },
+      },
+    }
+    const { retries, serve } = forgetful([question(1, { a: { method: 'roots/list' } })])
+    await expect(new InputRounds().run(client, binding, serve)).rejects.toMatchObject({ name: 'ClientRefusal' })
+    expect([asked, retries.length]).toEqual([[], 1])
+  })
+
   test('a page gets the id that 2025 wants; an id of its own it keeps', async () => {
     const asked: JsonObject[] = []
     const url = { method: 'elicitation/create', params: { mode: 'url', url: 'https://example.com/' } }
@@ -269,15 +294,12 @@ describe('a client of 2025 and a backend of 2026', () => {
 
   test('a backend that only wants to be asked again has to wait a moment', async () => {
     const { retries, serve } = forgetful([{ resultType: 'input_required', requestState: 'later' }])
-    const run = new InputRounds().run(
-      legacy(async () => ACCEPTED),
-      binding,
-      serve,
-    )
-    await vi.advanceTimersByTimeAsync(500)
-    expect(retries).toHaveLength(1)
-    await vi.advanceTimersByTimeAsync(1_000)
-    expect(await run).toEqual(DONE)
+    const client = legacy(async () => ACCEPTED)
+    vi.restoreAllMocks()
+    vi.useRealTimers()
+    const started = performance.now()
+    expect(await new InputRounds().run(client, binding, serve)).toEqual(DONE)
+    expect(performance.now() - started).toBeGreaterThan(500)
     expect(retries).toEqual([undefined, { inputResponses: {}, requestState: 'later' }])
   })
 })

@@ -1,10 +1,16 @@
-import { afterAll, describe, expect, test, vi } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { ParkedCall, ParkedCalls } from '../../src/gateway/parked-calls.js'
 import type { Caller, CallingClient } from '../../src/gateway/tool.js'
 
-// Before anything is imported: the LRU cache takes its clock when it is loaded. One clock for the whole file.
-vi.hoisted(() => vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date', 'performance'] }))
-afterAll(() => void vi.useRealTimers())
+beforeEach(() => {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date'] })
+  // What the LRU cache tells the time by: the object itself, which fake timers would only hide.
+  vi.spyOn(performance, 'now').mockImplementation(() => Date.now())
+})
+afterEach(() => {
+  vi.useRealTimers()
+  vi.restoreAllMocks()
+})
 
 const MINUTE = 60_000
 

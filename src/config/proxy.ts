@@ -1,0 +1,20 @@
+import { Agent, type Dispatcher, EnvHttpProxyAgent } from 'undici'
+import type { Env } from './variables.js'
+
+// A proxy elsewhere does not reach what is on this machine.
+const NEVER = ['localhost', '127.0.0.1', '::1', '[::1]']
+
+/** What the environment says about proxies, in either spelling; the small letters win, as in curl. */
+export function proxySettings(env: Env): { httpProxy?: string; httpsProxy?: string; noProxy: string } | undefined {
+  const httpProxy = env.http_proxy || env.HTTP_PROXY
+  const httpsProxy = env.https_proxy || env.HTTPS_PROXY
+  if (!httpProxy && !httpsProxy) return undefined
+  const noProxy = [env.no_proxy || env.NO_PROXY || '', ...NEVER].filter(entry => entry !== '').join(',')
+  return { ...(httpProxy && { httpProxy }), ...(httpsProxy && { httpsProxy }), noProxy }
+}
+
+/** Connections to elsewhere, through the proxies of the environment where there are any. */
+export function openDispatcher(options: Agent.Options, env: Env = process.env): Dispatcher {
+  const proxies = proxySettings(env)
+  return proxies ? new EnvHttpProxyAgent({ ...options, ...proxies }) : new Agent(options)
+}

@@ -234,7 +234,7 @@ export class Backend {
     const tools = this.knownTools
     const lastError = config.misconfigured[0]
       ? config.misconfigured.map(({ path, message }) => `${path}: ${message}`).join('; ')
-      : (failure?.message ?? this.#authorization?.problem)
+      : (failure?.message ?? this.#authorization?.problem ?? this.#supervision.recentCrash)
     return {
       name: config.name,
       transport: config.transport,

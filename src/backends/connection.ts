@@ -273,7 +273,8 @@ function toConnection({
     get pid() {
       return pid?.()
     },
-    request(request, clock) {
+    request(given, clock) {
+      const request = era === 'legacy' ? withoutRounds(given) : given
       if (!request.client) return lane({ ...request, clock, onMessage: toClient }).catch(withLastWords)
       const origin: InFlight = { client: request.client, clock }
       messages.enter(origin)
@@ -302,6 +303,12 @@ function toConnection({
       await pool?.destroy()
     },
   }
+}
+
+/** What belongs to multi round-trip requests means nothing to a backend of 2025. */
+function withoutRounds(request: OutgoingRequest): OutgoingRequest {
+  const { inputResponses, requestState, ...params } = request.params
+  return inputResponses === undefined && requestState === undefined ? request : { ...request, params }
 }
 
 /** The lists whose changes the backend announces. */

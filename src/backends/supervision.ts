@@ -11,6 +11,7 @@ const SUSTAINED_MS = 60_000
 // One that ends this often in a row does not: trying is left to once in a while.
 const PARK_AFTER = 5
 const PARKED_MS = 10 * 60_000
+const NEWS_MS = 10 * 60_000
 
 export interface SupervisionOptions {
   readonly server: string
@@ -27,6 +28,7 @@ export class Supervision {
   readonly #options: SupervisionOptions
   #failures = 0
   #crashes = 0
+  #crash: { readonly reason: string; readonly at: number } | undefined
   #failure: GatewayError | undefined
   #retryAt = 0
 
@@ -37,6 +39,11 @@ export class Supervision {
   /** Why the server cannot be had, until a connect succeeds. */
   get failure(): GatewayError | undefined {
     return this.#failure
+  }
+
+  /** How a process has ended a short while ago that runs again by now. */
+  get recentCrash(): string | undefined {
+    return this.#crash && Date.now() - this.#crash.at < NEWS_MS ? this.#crash.reason : undefined
   }
 
   /** How long to wait before the next connect. */
@@ -69,6 +76,7 @@ export class Supervision {
 
   /** A process that served has ended by itself, after so long. The first time it may be started again at once. */
   onCrash(reason: string, { ranMs, stderr }: { readonly ranMs: number; readonly stderr: readonly string[] }): void {
+    this.#crash = { reason: `${reason}, and was started again`, at: Date.now() }
     this.#crashes = ranMs < SUSTAINED_MS ? this.#crashes + 1 : 0
     if (this.#crashes <= 1) return
     const error = new GatewayError('SERVER_UNAVAILABLE', reason, { details: { stderr } })

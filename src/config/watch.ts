@@ -47,9 +47,7 @@ export function watchConfig(current: GatewayConfig, { env, onConfig, onError }: 
     }
   }
 
-  const look = (now: Stats, before: Stats) => {
-    // Reading a file changes when it was read, and nothing else.
-    if (now.mtimeMs === before.mtimeMs && now.size === before.size && now.ino === before.ino) return
+  const noteChange = (): void => {
     changes++
     if (isLoading) return
     isLoading = true
@@ -57,6 +55,11 @@ export function watchConfig(current: GatewayConfig, { env, onConfig, onError }: 
       isLoading = false
     })
   }
+  const look = (now: Stats, before: Stats) => {
+    // Reading a file changes when it was read, and nothing else.
+    if (now.mtimeMs !== before.mtimeMs || now.size !== before.size || now.ino !== before.ino) noteChange()
+  }
+  noteChange() // what was saved while the files were being read
   for (const file of [files.servers, files.rules]) {
     watchFile(file, { interval: INTERVAL_MS, persistent: false }, look)
   }

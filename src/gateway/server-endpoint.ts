@@ -58,9 +58,9 @@ export class ServerEndpoint implements Endpoint {
 
   async describe(call: GatewayCall): Promise<Description> {
     const backend = this.#permitted(call)
-    const { capabilities, instructions, serverInfo } = await withClock(backend, call, clock =>
-      backend.describe(call.owner, clock),
-    )
+    const clock = backend.startClock({ timeoutMs: backend.config.startupTimeoutMs, signal: call.caller.signal })
+    const describing = backend.describe(call.owner, clock).finally(() => clock.stop())
+    const { capabilities, instructions, serverInfo } = await describing
     const { tasks: _notRelayed, ...relayed } = capabilities
     return { capabilities: relayed, instructions, ...(serverInfo && { meta: { [BACKEND_INFO]: serverInfo } }) }
   }

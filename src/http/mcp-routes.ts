@@ -29,6 +29,7 @@ export interface McpRoutes {
 }
 
 const HEADER_MISMATCH = -32020
+const LOG_LEVEL = 'io.modelcontextprotocol/logLevel'
 // Handlers are small; one for each door that is in use.
 const MAX_DOORS = 1_000
 
@@ -38,11 +39,13 @@ export function createMcpRoutes({ front, serverInfo, logger }: McpRoutesOptions)
   const subscriptions = new Subscriptions(front, logger)
   const handlers = new LRUCache<string, ReturnType<typeof createMcpHandler>>({ max: MAX_DOORS })
 
-  function handlerFor(entry: Entry) {
-    const key = JSON.stringify(entry)
+  /** `streams`: from the start, so that a long silence is no idle connection to whoever is in between. */
+  function handlerFor(entry: Entry, streams = false) {
+    const key = JSON.stringify([entry, streams])
     const known = handlers.get(key)
     if (known) return known
     const created = createMcpHandler(context => front.createServer(entry, context), {
+      responseMode: streams ? 'sse' : 'auto',
       onerror: error => logger.debug({ reason: error.message }, 'request refused by the protocol layer'),
     })
     handlers.set(key, created)
@@ -85,7 +88,10 @@ export function createMcpRoutes({ front, serverInfo, logger }: McpRoutesOptions)
       }
       if (body?.method === 'subscriptions/listen' && !(await isLegacyRequest(request, body)))
         return subscriptions.listen({ ...asked, parsedBody: body })
-      return handlerFor(entry).fetch(request, { authInfo: toAuthInfo(token), parsedBody: parsed.value })
+      return handlerFor(entry, wantsNews(body)).fetch(request, {
+        authInfo: toAuthInfo(token),
+        parsedBody: parsed.value,
+      })
     },
 
     async other(c, entry) {
@@ -117,6 +123,12 @@ async function wrongHeaders(
   if (!isJsonObject(params) || typeof params.name !== 'string') return undefined
   const args = isJsonObject(params.arguments) ? params.arguments : {}
   return check({ name: params.name, args }, name => headers[name]?.toString())
+}
+
+/** True for a request that something may be said about before its answer. */
+function wantsNews(body: JsonObject | undefined): boolean {
+  const { _meta: meta } = isJsonObject(body?.params) ? body.params : {}
+  return isJsonObject(meta) && ('progressToken' in meta || LOG_LEVEL in meta)
 }
 
 const idOf = (body: unknown): unknown => (isJsonObject(body) ? (body.id ?? null) : null)

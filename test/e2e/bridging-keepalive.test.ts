@@ -1,5 +1,5 @@
 import { type ClientRequest, request } from 'node:http'
-import { afterAll, beforeAll, describe, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Bridge, openBridge } from '../fixtures/bridge.js'
 
 let bridge: Bridge
@@ -42,7 +42,7 @@ describe.concurrent('a stream on which nothing happens', () => {
     accept: 'application/json, text/event-stream',
   })
 
-  test('the GET stream of a session of 2025', async ({ expect }) => {
+  test('the GET stream of a session of 2025', async () => {
     const { url, token } = await bridge.door({ server: 'http-2026' })
     const params = { protocolVersion: '2025-11-25', capabilities: {}, clientInfo: { name: 't', version: '1' } }
     const answer = await fetch(url, {
@@ -60,7 +60,7 @@ describe.concurrent('a stream on which nothing happens', () => {
     expect(await stream).toMatchObject({ comment: expect.stringMatching(/^:/), accelerated: 'no' })
   })
 
-  test('subscriptions/listen of 2026', async ({ expect }) => {
+  test('subscriptions/listen of 2026', async () => {
     const { url, token } = await bridge.door({ server: 'http-2026' })
     const headers = { ...common(token), 'mcp-protocol-version': '2026-07-28', 'mcp-method': 'subscriptions/listen' }
     const params = { notifications: { toolsListChanged: true }, _meta: MODERN }
@@ -72,7 +72,7 @@ describe.concurrent('a stream on which nothing happens', () => {
   test.each([
     ['2026', { 'mcp-protocol-version': '2026-07-28', 'mcp-method': 'tools/call', 'mcp-name': 'later' }, MODERN],
     ['2025', { 'mcp-protocol-version': '2025-11-25' }, {}],
-  ])('a call of %s that takes long', async (_era, extra, meta) => {
+  ])('a call of %s that takes long and reports progress', async (_era, extra, meta) => {
     const { url, token } = await bridge.door({ server: 'http-2026' })
     const headers: Record<string, string> = { ...common(token), ...extra }
     if (!('mcp-method' in extra)) {

@@ -8,8 +8,16 @@ import { CLIENTS, type TestClient } from '../fixtures/clients.js'
 
 let bridge: Bridge
 
+const keyOf = (client: string, server: string) => `${client} ${server}`
+const clients = new Map<string, TestClient>()
+
 beforeAll(async () => {
   bridge = await openBridge()
+  // All at once: each starts a gateway, which starts its server.
+  const opening = matrix.map(async ({ client, server, line }) => {
+    clients.set(keyOf(client, server), await line.open(bridge.stdioDoor({ server })))
+  })
+  await Promise.all(opening)
 })
 afterAll(() => bridge[Symbol.asyncDispose]())
 
@@ -33,8 +41,8 @@ const matrix = CLIENTS.flatMap(line =>
 describe.each(matrix)('$client, over stdio, in front of $server', ({ line, server, era }) => {
   let client: TestClient
 
-  beforeAll(async () => {
-    client = await line.open(bridge.stdioDoor({ server }))
+  beforeAll(() => {
+    client = clients.get(keyOf(line.name, server)) as TestClient
   })
   afterAll(() => client[Symbol.asyncDispose]())
 

@@ -11,7 +11,8 @@ import { stdioServer } from '../fixtures/servers.js'
 import { RULES } from '../fixtures/stdio-gateway.js'
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url))
-// A process of its own in the namespace is process 1 there; from here it is one like any other.
+const WITHIN = { timeout: 15_000 }
+// What unshare runs is process 1 in there; from here it is a process like any other.
 const CONTAINER = ['-rpf', '--mount-proc']
 
 let node: string
@@ -67,10 +68,10 @@ describe('as process 1 of a container', () => {
     send({ id: 1, method: 'initialize', params: { protocolVersion: '2025-06-18', capabilities: {}, clientInfo } })
     send({ method: 'notifications/initialized' })
     send({ id: 2, method: 'tools/call', params: { name: 'execute_tool', arguments: { server: 'one', tool: 'hello' } } })
-    await expect.poll(() => container.output.stdout, { timeout: 15_000 }).toContain('"id":2')
-    await expect.poll(() => pgrep('-f', 'sleep 0.7311'), { timeout: 5_000 }).toEqual([])
+    await expect.poll(() => container.output.stdout, WITHIN).toContain('"id":2')
+    await expect.poll(() => pgrep('-f', 'sleep 0.7311'), WITHIN).toEqual([])
     const one = String(await container.processOne())
-    await expect.poll(() => pgrep('-r', 'Z', '-P', one)).toHaveLength(zombies)
+    await expect.poll(() => pgrep('-r', 'Z', '-P', one), WITHIN).toHaveLength(zombies)
     expect(container.output.stderr.includes('run the container with --init')).toBe(zombies > 0)
 
     // What `docker stop` does.
@@ -88,7 +89,7 @@ describe('as process 1 of a container', () => {
   test('it ends when the gateway is killed', async () => {
     const files = await writeFiles({ servers: {}, rules: {} })
     const container = openContainer([main, 'stdio', '--config', files.config, '--rules', files.rules], files.env)
-    await expect.poll(async () => pgrep('-P', String(await container.processOne()))).toHaveLength(1)
+    await expect.poll(async () => pgrep('-P', String(await container.processOne())), WITHIN).toHaveLength(1)
     const [gateway] = await pgrep('-P', String(await container.processOne()))
     process.kill(Number(gateway), 'SIGKILL')
     expect(await container.ended).toBe(137)

@@ -1,4 +1,4 @@
-import { performance } from 'node:perf_hooks'
+import { rm } from 'node:fs/promises'
 import { pino } from 'pino'
 import { afterEach, describe, expect, test } from 'vitest'
 import { Supervision } from '../../src/backends/supervision.js'
@@ -58,7 +58,7 @@ describe('the states of a server', () => {
     const failure = await failureOf(server.call('who'))
     expect(failure).toMatchObject({ code: 'SERVER_UNAVAILABLE', details: { stderr: expect.any(Array) } })
     expect(server.backend.status()).toMatchObject({ state: 'cooling', last_error: expect.stringContaining('status 3') })
-    await directory[Symbol.asyncDispose]()
+    await rm(brokenFile)
     await expect.poll(() => server.call('who').catch(() => undefined)).toBeDefined()
     expect(server.backend.status()).toMatchObject({ state: 'ready' })
     expect(server.backend.status().last_error).toBeUndefined()
@@ -389,7 +389,7 @@ describe('a launcher that takes long', () => {
       startsFile: directory.file('starts'),
       heardFile: directory.file('heard'),
     }
-    await using server = openBackend(worker(files, { startupTimeoutMs: 20_000 }))
+    await using server = openBackend(worker(files, { startupTimeoutMs: 8_000 }))
     const calls = Array.from({ length: 5 }, () => server.ask<Who>('who'))
     // The question of which era it is has been given up by then.
     await expect.poll(() => directory.lines('heard'), { timeout: 20_000 }).toContain('initialize')

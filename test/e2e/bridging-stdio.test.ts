@@ -8,16 +8,8 @@ import { CLIENTS, type TestClient } from '../fixtures/clients.js'
 
 let bridge: Bridge
 
-const keyOf = (client: string, server: string) => `${client} ${server}`
-const clients = new Map<string, TestClient>()
-
 beforeAll(async () => {
   bridge = await openBridge()
-  // All at once: each starts a gateway, which starts its server.
-  const opening = matrix.map(async ({ client, server, line }) => {
-    clients.set(keyOf(client, server), await line.open(bridge.stdioDoor({ server })))
-  })
-  await Promise.all(opening)
 })
 afterAll(() => bridge[Symbol.asyncDispose]())
 
@@ -41,8 +33,8 @@ const matrix = CLIENTS.flatMap(line =>
 describe.each(matrix)('$client, over stdio, in front of $server', ({ line, server, era }) => {
   let client: TestClient
 
-  beforeAll(() => {
-    client = clients.get(keyOf(line.name, server)) as TestClient
+  beforeAll(async () => {
+    client = await line.open(bridge.stdioDoor({ server }))
   })
   afterAll(() => client[Symbol.asyncDispose]())
 

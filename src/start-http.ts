@@ -85,6 +85,7 @@ export async function openHttpFront({
       jwks: issuer.jwks,
       front: {
         refusal: (entry, principal) => mcp.refusal(entry, principal),
+        onSwap: listener => mcp.onSwap(listener),
         callPlainly: (entry, call, caller) => mcp.callPlainly(entry, call, caller),
         headerProblem: (entry, call, header, caller) => mcp.headerProblem(entry, call, header, caller),
         watch: (entry, caller, filter, onChange) => mcp.watch(entry, caller, filter, onChange),

@@ -1,4 +1,11 @@
-import { ConsecutiveBreaker, circuitBreaker, ExponentialBackoff, handleWhen, isBrokenCircuitError } from 'cockatiel'
+import {
+  CircuitState,
+  ConsecutiveBreaker,
+  circuitBreaker,
+  ExponentialBackoff,
+  handleWhen,
+  isBrokenCircuitError,
+} from 'cockatiel'
 import { GatewayError, messageOf } from '../errors/gateway-error.js'
 import { ConnectionBroken } from './call.js'
 
@@ -20,13 +27,19 @@ export function createCircuitBreaker(): CircuitBreaker {
   policy.onFailure(({ reason }) => {
     if ('error' in reason) last = messageOf(reason.error)
   })
+  const leftAlone = () =>
+    new GatewayError(
+      'SERVER_UNAVAILABLE',
+      `it failed ${FAILURES} times in a row (${last}), and is left alone for a moment`,
+    )
   return async request => {
+    // One tries whether it is well again; the others do not wait for that.
+    if (policy.state === CircuitState.HalfOpen) throw leftAlone()
     try {
       return await policy.execute(request)
     } catch (error) {
       if (!isBrokenCircuitError(error)) throw error
-      const message = `it failed ${FAILURES} times in a row (${last}), and is left alone for a moment`
-      throw new GatewayError('SERVER_UNAVAILABLE', message)
+      throw leftAlone()
     }
   }
 }

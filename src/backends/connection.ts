@@ -275,7 +275,6 @@ function toConnection({
     },
     request(given, clock) {
       const request = era === 'legacy' ? withoutRounds(given) : given
-      if (!request.client) return lane({ ...request, clock, onMessage: toClient }).catch(withLastWords)
       const origin: InFlight = { client: request.client, clock }
       messages.enter(origin)
       return lane({ ...request, clock, onMessage: message => receive(message, origin) })

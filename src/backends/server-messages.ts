@@ -9,9 +9,9 @@ export type BackendChange =
   | { readonly kind: 'tools' | 'prompts' | 'resources' }
   | { readonly kind: 'resource'; readonly uri: string; readonly params: JsonObject }
 
-/** A request under way for a client that the backend may turn to meanwhile. */
+/** A request under way, for a client that the backend may turn to meanwhile, or for nobody it can turn to. */
 export interface InFlight {
-  readonly client: ClientPeer
+  readonly client: ClientPeer | undefined
   readonly clock: CallClock
 }
 
@@ -26,6 +26,8 @@ export interface ServerRequest {
 }
 
 export interface ServerMessagesOptions {
+  /** The client that the connection is for alone; none where it is shared. */
+  readonly client: object | undefined
   /** The client that a session is held for; none where a connection is shared. */
   readonly sessionClient: ClientPeer | undefined
   readonly onChange: (change: BackendChange) => void
@@ -37,15 +39,18 @@ export class ServerMessages {
   readonly #inFlight = new Set<InFlight>()
   readonly #cameWith = new Map<RequestId, InFlight>()
   #sessionClient: ClientPeer | undefined
+  #isShared: boolean
 
   constructor(options: ServerMessagesOptions) {
     this.#options = options
     this.#sessionClient = options.sessionClient
+    this.#isShared = options.client === undefined
   }
 
   /** The connection turned out to be one that many share: what belongs to no request is for nobody. */
   share(): void {
     this.#sessionClient = undefined
+    this.#isShared = true
   }
 
   enter(inFlight: InFlight): void {
@@ -94,15 +99,18 @@ export class ServerMessages {
 
   #hearerOf(method: string, origin: InFlight | undefined): ClientPeer | undefined {
     if (method !== LOG) return origin?.client ?? this.#sessionClient
-    const client = origin ? (origin.client.takesLogs ? origin.client : undefined) : this.#latest(wantsLogs)?.client
-    return client ?? this.#sessionClient
+    // What came with the request of somebody who can be told nothing is for nobody.
+    if (origin && !origin.client) return undefined
+    const client = origin?.client ?? this.#latest(wantsLogs)?.client
+    return client?.takesLogs ? client : this.#sessionClient
   }
 
-  /** The newest request under way, provided that no other principal has one: the message could be meant for that. */
+  /** The newest request under way, provided that nobody else has any: on a shared connection the message could be meant for that. */
   #latest(isMeant: (client: ClientPeer) => boolean = () => true): InFlight | undefined {
-    const candidates = [...this.#inFlight].filter(({ client }) => isMeant(client))
-    const newest = candidates.at(-1)
-    return candidates.every(({ client }) => client.principal === newest?.client.principal) ? newest : undefined
+    const all = [...this.#inFlight]
+    const newest = all.findLast(({ client }) => client !== undefined && isMeant(client))
+    const isAlone = all.every(({ client }) => client?.principal === newest?.client?.principal)
+    return isAlone || !this.#isShared ? newest : undefined
   }
 }
 

@@ -140,10 +140,13 @@ export class Session {
 
   /** The tool list: cached until the backend announces a change or its `ttlMs` ends. Concurrent readers share one read. */
   async tools(): Promise<ToolList> {
-    if (this.freshTools) return this.freshTools
+    if (this.freshTools) {
+      this.#waitForIdle() // looking is use
+      return this.freshTools
+    }
     const asOf = this.#changes
     for (;;) {
-      this.#listing ??= this.#readTools().finally(() => {
+      this.#listing ??= this.#busyWith(() => this.#readTools()).finally(() => {
         this.#listing = undefined
       })
       const list = await this.#listing
@@ -153,10 +156,14 @@ export class Session {
 
   /** Like Connection.request; a session the backend has forgotten is opened again, once. */
   async request(request: OutgoingRequest, clock: CallClock): Promise<RawResult> {
+    return this.#busyWith(() => this.#requestOnce(request, clock))
+  }
+
+  async #busyWith<T>(work: () => Promise<T>): Promise<T> {
     this.#inFlight++
     clearTimeout(this.#idle)
     try {
-      return await this.#requestOnce(request, clock)
+      return await work()
     } finally {
       this.#inFlight--
       if (this.#isRetiring && this.#inFlight === 0) void this.close()
@@ -250,7 +257,7 @@ export class Session {
           this.#connection = undefined
           if (this.#closing.signal.aborted) return
           logger.warn({ server: config.name, reason }, 'backend connection lost')
-          if (config.transport === 'stdio') supervision.onCrash(reason, { ranMs: Date.now() - connectedAt, stderr })
+          if (config.transport === 'stdio') supervision.onCrash(reason, { startedAt: connectedAt, stderr })
           this.#restart()
         },
       })
@@ -318,7 +325,8 @@ export class Session {
     if (config.idleTimeoutMs === undefined || this.#inFlight > 0) return
     this.#idle = setTimeout(() => {
       const connection = this.#connection
-      if (!connection || this.#inFlight > 0 || this.#watchers.hasResources) return
+      if (!connection || this.#inFlight > 0) return
+      if (this.#watchers.hasResources) return this.#waitForIdle()
       this.#connection = undefined
       this.#options.logger.info({ server: config.name }, 'backend stopped: nobody has used it for a while')
       this.#retired.add(connection)

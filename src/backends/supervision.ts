@@ -74,10 +74,16 @@ export class Supervision {
     return this.#fail(reason, Math.max(delayMs, Math.min(asked, MAX_RETRY_AFTER_MS)))
   }
 
-  /** A process that served has ended by itself, after so long. The first time it may be started again at once. */
-  onCrash(reason: string, { ranMs, stderr }: { readonly ranMs: number; readonly stderr: readonly string[] }): void {
+  /** A process that served has ended by itself, started then. The first time it may be started again at once. */
+  onCrash(
+    reason: string,
+    { startedAt, stderr }: { readonly startedAt: number; readonly stderr: readonly string[] },
+  ): void {
+    // Several processes of one server that end together are one event.
+    const isNews = this.#crash === undefined || startedAt > this.#crash.at
     this.#crash = { reason: `${reason}, and was started again`, at: Date.now() }
-    this.#crashes = ranMs < SUSTAINED_MS ? this.#crashes + 1 : 0
+    if (!isNews) return
+    this.#crashes = Date.now() - startedAt < SUSTAINED_MS ? this.#crashes + 1 : 0
     if (this.#crashes <= 1) return
     const error = new GatewayError('SERVER_UNAVAILABLE', reason, { details: { stderr } })
     this.#fail(error, this.#isParked ? PARKED_MS : this.#backoff(this.#crashes - 1))

@@ -47,7 +47,8 @@ export async function listDirectTools(call: GatewayCall, agent: string): Promise
 /** The tool that a direct name stands for, permitted or not; undefined when it can stand for none. */
 export async function findDirectTool(call: GatewayCall, agent: string, name: string): Promise<DirectTool | undefined> {
   const plain = splitDirectName(name)
-  if (plain && call.snapshot.backends.has(plain.server) && toDirectName(plain.server, plain.tool) === name) return plain
+  // Whether there is such a server is not looked at: it would tell, by the time it takes, which servers there are.
+  if (plain && toDirectName(plain.server, plain.tool) === name) return plain
   for (const backend of permittedBackends(call, agent)) {
     const server = backend.name
     const list = (await listOf(call, backend))?.tools ?? []

@@ -70,7 +70,7 @@ export async function callBackendTool(call: GatewayCall, wanted: WantedCall): Pr
 
   const clock = backend.startClock({ timeoutMs: wanted.timeoutMs, signal: call.caller.signal })
   try {
-    const retry = await withoutLogin(call.caller.retry, backend, clock)
+    const retry = await withoutLogin(call.caller, backend, clock)
     const list = backend.freshTools(call.owner) ?? (await backend.tools(call.owner, clock))
     const tool = choose(permitted, list)
     if (!tool) throw notFound(call, agent, list)

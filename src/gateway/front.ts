@@ -48,7 +48,7 @@ const MAY_ASK: ReadonlySet<string> = new Set(['tools/call', 'prompts/get', 'reso
 /** MCP as clients get it, whichever door and transport they come by. */
 export class Front {
   readonly #runtime: Runtime
-  readonly #rounds = new InputRounds()
+  readonly #rounds: InputRounds
   readonly #sealed = new SealedState()
   readonly #audited: ReturnType<typeof createAudited>
   readonly #discover: DiscoverEndpoint
@@ -57,6 +57,7 @@ export class Front {
 
   constructor({ runtime, audit, logger, debug }: FrontOptions) {
     this.#runtime = runtime
+    this.#rounds = new InputRounds(call => this.#isStillPermitted(call))
     this.#audited = createAudited({ audit, logger })
     const kept = new KeptResults()
     const tools = [
@@ -95,6 +96,11 @@ export class Front {
   /** Whether a request of this method means anything at this door. */
   has(entry: Entry, method: string, principal: Principal): boolean {
     return this.#endpoint(entry, { principal }).methods.has(method)
+  }
+
+  /** Calls back when the rules or the servers are others, until the returned function is called. */
+  onSwap(listener: () => void): () => void {
+    return this.#runtime.onSwap(listener)
   }
 
   /** What to tell a client that connects. Rejects with ProtocolError. */
@@ -207,7 +213,9 @@ export class Front {
   }
 
   #serve(entry: Entry, method: string, params: JsonObject, caller: Caller): Promise<RawResult> {
-    return this.#endpoint(entry, caller).request(this.#call(entry, caller), method, params)
+    const call = this.#call(entry, caller)
+    caller.onCall?.(call)
+    return this.#endpoint(entry, caller).request(call, method, params)
   }
 
   async #serveAsking(entry: Entry, method: string, params: JsonObject, caller: Caller): Promise<RawResult> {
@@ -218,6 +226,13 @@ export class Front {
       if (elicitation) return elicitation
       throw error
     }
+  }
+
+  /** By the rules of now: a call that waits for its client may have been begun by others. */
+  #isStillPermitted({ caller, agent, server, tool }: GatewayCall): boolean {
+    const { current } = this.#runtime
+    if (agent === undefined || server === undefined) return true // nothing has been decided yet, so nothing was allowed
+    return current.backends.has(server) && new GatewayCall(caller, current).permits(agent, server, tool)
   }
 
   #call(entry: Entry, caller: Caller): GatewayCall {

@@ -5,7 +5,7 @@ import { isJsonObject, type JsonObject } from '../json.js'
 import { missingFor } from './client-features.js'
 import { PARKED_MS, ParkedCall, ParkedCalls } from './parked-calls.js'
 import { type Binding, SealedState } from './sealed-state.js'
-import type { Caller } from './tool.js'
+import type { Caller, GatewayCall } from './tool.js'
 
 const INVALID_PARAMS = -32602
 const INTERNAL_ERROR = -32603
@@ -27,6 +27,12 @@ export type Serve = (caller: Caller) => Promise<RawResult>
 export class InputRounds {
   readonly #sealed = new SealedState()
   readonly #parked = new ParkedCalls()
+  readonly #mayGoOn: (call: GatewayCall) => boolean
+
+  /** `mayGoOn` decides anew about a call that was begun a while ago. */
+  constructor(mayGoOn: (call: GatewayCall) => boolean) {
+    this.#mayGoOn = mayGoOn
+  }
 
   /** `bindingOf` says what the request is about: a state that went out for something else is refused. */
   run(caller: Caller, bindingOf: () => Binding, serve: Serve): Promise<RawResult> {
@@ -52,6 +58,10 @@ export class InputRounds {
     if (state && 'parked' in state) {
       const parked = this.#parked.unpark(String(state.parked))
       if (!parked) throw expired()
+      if (parked.call && !this.#mayGoOn(parked.call)) {
+        parked.cancel()
+        throw expired()
+      }
       call = parked
       call.answer(inputResponses)
     } else {

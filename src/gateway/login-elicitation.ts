@@ -30,13 +30,15 @@ export async function toLoginElicitation(
 
 /** The client's answers that are for the backend; one to the question above is waited upon first. */
 export async function withoutLogin(
-  retry: Caller['retry'],
+  { retry, principal }: Caller,
   backend: Backend,
   clock: CallClock,
 ): Promise<JsonObject | undefined> {
   if (!retry?.inputResponses || !(KEY in retry.inputResponses)) return retry
   const { [KEY]: answer, ...others } = retry.inputResponses
-  if (isJsonObject(answer) && answer.action === 'accept') await backend.untilLoggedIn(clock)
+  // Nobody else is asked, so nobody else has an answer.
+  const wasAsked = principal.isLocal && backend.failure?.code === 'AUTH_REQUIRED'
+  if (wasAsked && isJsonObject(answer) && answer.action === 'accept') await backend.untilLoggedIn(clock)
   const { requestState } = retry
   if (Object.keys(others).length === 0 && requestState === undefined) return undefined
   return { inputResponses: others, ...(requestState !== undefined && { requestState }) }

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
 import { type BackendAsk, type ClientPeer, ClientRefusal, type RawResult } from '../backends/call.js'
 import type { JsonObject } from '../json.js'
-import type { Caller } from './tool.js'
+import type { Caller, GatewayCall } from './tool.js'
 
 /** How long a client may take to answer, and how many calls of one principal may wait for that. */
 export const PARKED_MS = 10 * 60_000
@@ -25,6 +25,8 @@ interface Asked {
  */
 export class ParkedCall {
   readonly principal: string
+  /** What its request has become. */
+  call: GatewayCall | undefined
   readonly #asked = new Map<string, Asked>()
   readonly #abort = new AbortController()
   #outcome: Promise<RawResult> | undefined
@@ -42,6 +44,9 @@ export class ParkedCall {
     this.#outcome = serve({
       ...caller,
       signal: this.#abort.signal,
+      onCall: call => {
+        this.call = call
+      },
       ...(caller.onProgress && { onProgress: progress => this.#leg?.onProgress?.(progress) }),
       client: { ...client, ask, tell: (method, params) => this.#leg?.client?.tell(method, params) },
     })

@@ -172,6 +172,7 @@ export class ServerEndpoint implements Endpoint {
 
   /** With a backend of 2025 the level is a matter of the session; later it goes along with each request. */
   async #setLogLevel(call: GatewayCall, backend: Backend, params: JsonObject): Promise<RawResult> {
+    if (!call.owner.client) return {} // a session that others share is not one caller's to set
     const { era } = await withClock(backend, call, clock => backend.describe(call.owner, clock))
     return era === 'legacy' ? this.#relay(call, backend, 'logging/setLevel', params) : {}
   }

@@ -166,7 +166,7 @@ export class RelayServer extends Server {
     const notices: Promise<void>[] = []
     const caller = this.#callerOf(isJsonObject(meta) ? meta : {}, context, notices)
     if (era === 'legacy') {
-      if (method === 'logging/setLevel') this.#setLevel(params)
+      if (method === 'logging/setLevel') return this.#setLevel(params, caller)
       if (method === 'resources/subscribe') return this.#subscribe(params)
       if (method === 'resources/unsubscribe') return this.#unsubscribe(params)
     }
@@ -249,9 +249,12 @@ export class RelayServer extends Server {
     }
   }
 
-  #setLevel({ level }: JsonObject): void {
+  async #setLevel({ level }: JsonObject, caller: Caller): Promise<Result> {
     if (!isLogLevel(level)) throw invalidParams(`Invalid log level: ${JSON.stringify(level)?.slice(0, 100)}`)
+    const { front, entry } = this.#options
+    const result = await front.request(entry, 'logging/setLevel', { level }, caller)
     this.#logLevel = level
+    return result as Result
   }
 
   async #subscribe({ uri }: JsonObject): Promise<Result> {

@@ -25,6 +25,8 @@ export interface Caller {
   readonly client?: CallingClient | undefined
   /** What a client of 2026 brings along when it comes back with answers. */
   readonly retry?: { readonly inputResponses?: JsonObject; readonly requestState?: unknown } | undefined
+  /** Hears which call its request has become. */
+  readonly onCall?: ((call: GatewayCall) => void) | undefined
 }
 
 /** The client behind a call, as far as a backend may turn to it. */

@@ -34,6 +34,8 @@ export type Change =
 export interface Front {
   /** Why this caller may not come in here; undefined when it may. */
   refusal(entry: Entry, principal: Principal): GatewayError | undefined
+  /** Calls back when rules or servers have changed, until the returned function is called. */
+  onSwap(listener: () => void): () => void
   /** The SDK's server for one exchange or one session. */
   createServer(entry: Entry, context: McpRequestContext): Server
   /** The same, once it is known what there is to declare; after that time it declares everything. */

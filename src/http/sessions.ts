@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { type Server, WebStandardStreamableHTTPServerTransport } from '@modelcontextprotocol/server'
+import type { Principal } from '../identity/principal.js'
 import type { VerifiedToken } from '../identity/token-verifier.js'
 import type { Logger } from '../observability/logger.js'
 import { toAuthInfo } from './bearer.js'
@@ -16,7 +17,8 @@ interface Session {
   readonly id: string
   /** Whose it is, and at which door. */
   readonly owner: string
-  readonly principal: string
+  readonly entry: Entry
+  readonly principal: Principal
   readonly transport: WebStandardStreamableHTTPServerTransport
   readonly server: Server
   readonly startedAt: number
@@ -53,6 +55,7 @@ export class Sessions {
   readonly #now: () => number
   readonly #sessions = new Map<string, Session>()
   readonly #sweeper: NodeJS.Timeout
+  readonly #unsubscribe: () => void
 
   constructor({ front, logger, limits, now = Date.now }: SessionsOptions) {
     this.#front = front
@@ -60,6 +63,7 @@ export class Sessions {
     this.#limits = { ...LIMITS, ...limits }
     this.#now = now
     this.#sweeper = setInterval(() => this.sweep(), MINUTE_MS).unref()
+    this.#unsubscribe = front.onSwap(() => this.#endUnwelcome())
   }
 
   get size(): number {
@@ -83,7 +87,8 @@ export class Sessions {
     const session: Session = {
       id,
       owner: ownerOf(entry, token),
-      principal: token.principal.id,
+      entry,
+      principal: token.principal,
       transport,
       server,
       startedAt: now,
@@ -117,7 +122,14 @@ export class Sessions {
 
   async close(): Promise<void> {
     clearInterval(this.#sweeper)
+    this.#unsubscribe()
     await Promise.allSettled([...this.#sessions.values()].map(({ server }) => server.close()))
+  }
+
+  /** Who may not come in any more does not go on hearing what is said inside. */
+  #endUnwelcome(): void {
+    for (const { entry, principal, server } of [...this.#sessions.values()])
+      if (this.#front.refusal(entry, principal)) void server.close()
   }
 
   async #answer(session: Session, { request, token, parsedBody }: SessionRequest): Promise<Response> {
@@ -149,7 +161,7 @@ export class Sessions {
   /** Ends the session that has been idle longest where there are too many; false when all of them are at work. */
   #makeRoom(principal: string): boolean {
     const all = [...this.#sessions.values()]
-    const own = all.filter(session => session.principal === principal)
+    const own = all.filter(session => session.principal.id === principal)
     const isFull = own.length >= this.#limits.perPrincipal
     if (!isFull && all.length < this.#limits.all) return true
     const [oldest] = (isFull ? own : all)

@@ -34,7 +34,7 @@ const inFlight = (client: ClientPeer, timeoutMs = 1_000): InFlight => {
 
 const changes: BackendChange[] = []
 const open = (sessionClient?: ClientPeer) =>
-  new ServerMessages({ sessionClient, onChange: change => void changes.push(change) })
+  new ServerMessages({ client: undefined, sessionClient, onChange: change => void changes.push(change) })
 
 const question = (id: number | string, extra: Record<string, unknown> = {}) => ({
   id,

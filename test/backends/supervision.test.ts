@@ -98,7 +98,9 @@ describe('a server that crashes', () => {
     const { pid } = await server.ask<Who>('who')
     process.kill(pid, 'SIGKILL')
     await expect.poll(() => directory.lines('starts'), { timeout: 5_000 }).toHaveLength(2)
-    await expect.poll(() => server.backend.status()).toMatchObject({ state: 'ready', pid: expect.not.toSatisfy(p => p === pid) })
+    await expect
+      .poll(() => server.backend.status())
+      .toMatchObject({ state: 'ready', pid: expect.not.toSatisfy(p => p === pid) })
     expect((await server.ask<Who>('who')).pid).not.toBe(pid)
     expect(directory.lines('starts')).toHaveLength(2)
   })
@@ -124,7 +126,9 @@ describe('a server that crashes', () => {
 
   test('five times in a row is parked: it says so, and is not started again', async () => {
     await using directory = await openDirectory()
-    await using server = openBackend(worker({ diesAfter: 'tools/call', startsFile: directory.file('starts') }), { name: 'loop' })
+    await using server = openBackend(worker({ diesAfter: 'tools/call', startsFile: directory.file('starts') }), {
+      name: 'loop',
+    })
     await server.toolNames()
     const crash = () => failureOf(server.call('who').then(() => server.call('who')))
     await expect.poll(async () => (await crash()).message, { timeout: 40_000 }).toContain('5 times in a row')
@@ -148,9 +152,7 @@ describe('a server that crashes', () => {
     await using directory = await openDirectory()
     await using server = openBackend(worker({ diesAfter: 'initialize', startsFile: directory.file('starts') }))
     await failureOf(server.call('who'))
-    await expect
-      .poll(() => server.backend.status().last_error, { timeout: 40_000 })
-      .toContain('5 times in a row')
+    await expect.poll(() => server.backend.status().last_error, { timeout: 40_000 }).toContain('5 times in a row')
     const starts = directory.lines('starts').length
     expect(starts).toBeLessThanOrEqual(10) // one more each time, to try the other era
     expect(untilRetryMs(await failureOf(server.call('who')))).toBeGreaterThan(PARKED_MS)
@@ -178,10 +180,11 @@ describe('a server that crashes', () => {
     const first = await Promise.all(agents.map(whoIs))
     for (const { pid } of first) process.kill(pid, 'SIGKILL')
     for (const { pid } of first) await expect.poll(() => isRunning(pid)).toBe(false)
-    const again = () => Promise.all(agents.map(whoIs)).then(
-      answers => answers.map(({ pid }) => pid),
-      () => [],
-    )
+    const again = () =>
+      Promise.all(agents.map(whoIs)).then(
+        answers => answers.map(({ pid }) => pid),
+        () => [],
+      )
     await expect.poll(again, { timeout: 10_000 }).toHaveLength(agents.length)
   })
 })
@@ -242,7 +245,10 @@ describe('a server that is down', () => {
   /** A gateway whose server `shaky` was well, and is down for good. */
   async function openShaky(directory: Awaited<ReturnType<typeof openDirectory>>) {
     const files = { brokenFile: directory.file('broken'), startsFile: directory.file('starts') }
-    opened = await openTestGateway({ servers: { shaky: worker({ ...files, names: ['polish'] }), well: worker() }, rules: FOR_ALL })
+    opened = await openTestGateway({
+      servers: { shaky: worker({ ...files, names: ['polish'] }), well: worker() },
+      rules: FOR_ALL,
+    })
     const gateway = opened
     const call = (name: string, args: Record<string, unknown> = {}) => gateway.call(name, args, 'tester')
     const execute = (tool: string) => call('execute_tool', { server: 'shaky', tool, args: {} })
@@ -250,7 +256,9 @@ describe('a server that is down', () => {
     await call('get_server_tools', { server: 'well' })
     release(directory.file('broken'))
     await execute('crash')
-    await expect.poll(async () => (await execute('who')).structuredContent.error?.stderr).toContain('fatal: the disk is gone')
+    await expect
+      .poll(async () => (await execute('who')).structuredContent.error?.stderr)
+      .toContain('fatal: the disk is gone')
     return { call, execute }
   }
 
@@ -319,7 +327,8 @@ describe('a server that is down', () => {
   const namesIn = ({ structuredContent }: TestResult) =>
     (structuredContent.tools as { name: string }[]).map(({ name }) => name).sort()
   /** In whichever words: the state, or why. */
-  const isMarked = ({ structuredContent }: TestResult) => /cooling|SERVER_UNAVAILABLE/.test(JSON.stringify(structuredContent))
+  const isMarked = ({ structuredContent }: TestResult) =>
+    /cooling|SERVER_UNAVAILABLE/.test(JSON.stringify(structuredContent))
 })
 
 describe('of five servers one refuses, one hangs in the handshake, one crashes on and on:', () => {
@@ -356,7 +365,8 @@ describe('of five servers one refuses, one hangs in the handshake, one crashes o
       const { tools } = found.structuredContent as { tools: { name: string }[] }
       expect(tools.map(({ name }) => name).sort()).toEqual(['paint_one', 'paint_two'])
       for (const server of ['one', 'two']) {
-        const call = expose === 'direct' ? tool(`${server}__who`, {}) : tool('execute_tool', { server, tool: 'who', args: {} })
+        const call =
+          expose === 'direct' ? tool(`${server}__who`, {}) : tool('execute_tool', { server, tool: 'who', args: {} })
         const { structuredContent } = await step(`call ${server}`, 'tools/call', call)
         expect(structuredContent).toMatchObject({ label: server })
       }
@@ -373,12 +383,16 @@ describe('of five servers one refuses, one hangs in the handshake, one crashes o
     { expose: 'discover', era: 'legacy' },
     { expose: 'direct', era: 'modern' },
     { expose: 'direct', era: 'legacy' },
-  ] as const)('everything else is as fast as without them ($expose, $era)', async how => {
-    const without = await run(WELL, how)
-    const withIll = await run({ ...ILL, ...WELL }, how)
-    const late = Object.entries(withIll).filter(([name, ms]) => ms > 2 * (without[name] ?? 0) + SLACK_MS)
-    expect(Object.fromEntries(late)).toEqual({})
-  }, 120_000)
+  ] as const)(
+    'everything else is as fast as without them ($expose, $era)',
+    async how => {
+      const without = await run(WELL, how)
+      const withIll = await run({ ...ILL, ...WELL }, how)
+      const late = Object.entries(withIll).filter(([name, ms]) => ms > 2 * (without[name] ?? 0) + SLACK_MS)
+      expect(Object.fromEntries(late)).toEqual({})
+    },
+    120_000,
+  )
 })
 
 describe('a launcher that takes long', () => {

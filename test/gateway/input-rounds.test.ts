@@ -76,7 +76,7 @@ describe('a client of 2026 and a backend of 2026', () => {
   const question = { resultType: 'input_required', inputRequests: { mine: FORM }, requestState: STATE }
 
   test('the state goes out sealed and comes back byte for byte, with the keys as they were', async () => {
-    const rounds = new InputRounds()
+    const rounds = new InputRounds(() => true)
     const { retries, serve } = forgetful([question])
     const first = asking(await rounds.run(modern(), binding, serve))
     expect(first).toMatchObject({ resultType: 'input_required', inputRequests: { mine: FORM } })
@@ -86,14 +86,14 @@ describe('a client of 2026 and a backend of 2026', () => {
   })
 
   test('the same state is sealed differently each time', async () => {
-    const rounds = new InputRounds()
+    const rounds = new InputRounds(() => true)
     const { serve } = forgetful([question, question])
     const [one, two] = [await rounds.run(modern(), binding, serve), await rounds.run(modern(), binding, serve)]
     expect(asking(one).requestState).not.toBe(asking(two).requestState)
   })
 
   test('a backend that gave no state gets none', async () => {
-    const rounds = new InputRounds()
+    const rounds = new InputRounds(() => true)
     const { retries, serve } = forgetful([{ resultType: 'input_required', inputRequests: { mine: FORM } }])
     const first = asking(await rounds.run(modern(), binding, serve))
     expect(first).not.toHaveProperty('requestState')
@@ -102,7 +102,7 @@ describe('a client of 2026 and a backend of 2026', () => {
   })
 
   test('a state that is not ours, for something else, or too old, never reaches the backend', async () => {
-    const rounds = new InputRounds()
+    const rounds = new InputRounds(() => true)
     const { retries, serve } = forgetful([question])
     const first = asking(await rounds.run(modern(), binding, serve))
     const back = backWith(first)
@@ -119,7 +119,7 @@ describe('a client of 2026 and a backend of 2026', () => {
     ]
     for (const [retry, about] of attempts)
       await expect(rounds.run(modern(retry), about, serve)).rejects.toMatchObject(INVALID)
-    await expect(new InputRounds().run(modern(back), binding, serve)).rejects.toMatchObject(INVALID)
+    await expect(new InputRounds(() => true).run(modern(back), binding, serve)).rejects.toMatchObject(INVALID)
     vi.setSystemTime(Date.now() + 11 * MINUTE)
     await expect(rounds.run(modern(back), binding, serve)).rejects.toMatchObject(INVALID)
     expect(retries).toHaveLength(1)
@@ -137,7 +137,7 @@ describe('a client of 2026 and a backend of 2026', () => {
     [{ method: 'roots/list' }, { roots: {} }, undefined],
   ])('%j for a client with %j', async (request, capabilities, requiredCapabilities) => {
     const { serve } = forgetful([{ resultType: 'input_required', inputRequests: { mine: request } }])
-    const round = new InputRounds().run(modern(undefined, capabilities), binding, serve)
+    const round = new InputRounds(() => true).run(modern(undefined, capabilities), binding, serve)
     if (requiredCapabilities)
       await expect(round).rejects.toMatchObject({ code: -32021, data: { requiredCapabilities } })
     else expect(await round).toMatchObject({ inputRequests: { mine: request } })
@@ -145,13 +145,13 @@ describe('a client of 2026 and a backend of 2026', () => {
 
   test('a question that MCP has not is no question', async () => {
     const { serve } = forgetful([{ resultType: 'input_required', inputRequests: { mine: { method: 'ping' } } }])
-    await expect(new InputRounds().run(modern(), binding, serve)).rejects.toMatchObject({ code: -32603 })
+    await expect(new InputRounds(() => true).run(modern(), binding, serve)).rejects.toMatchObject({ code: -32603 })
   })
 })
 
 describe('a client of 2026 and a backend of 2025', () => {
   test('the call waits, and goes on with the answer', async () => {
-    const rounds = new InputRounds()
+    const rounds = new InputRounds(() => true)
     const { seen, serve } = waiting()
     const first = asking(await rounds.run(modern(), binding, serve))
     expect(Object.values(first.inputRequests)).toEqual([FORM])
@@ -160,7 +160,7 @@ describe('a client of 2026 and a backend of 2025', () => {
   })
 
   test('a second retry with the same state is refused', async () => {
-    const rounds = new InputRounds()
+    const rounds = new InputRounds(() => true)
     const { seen, serve } = waiting()
     const first = asking(await rounds.run(modern(), binding, serve))
     await rounds.run(modern(backWith(first)), binding, serve)
@@ -169,7 +169,7 @@ describe('a client of 2026 and a backend of 2025', () => {
   })
 
   test('nobody comes back: the call is cancelled at the backend, and its state is worth nothing', async () => {
-    const rounds = new InputRounds()
+    const rounds = new InputRounds(() => true)
     const { seen, serve } = waiting()
     const first = asking(await rounds.run(modern(), binding, serve))
     await vi.advanceTimersByTimeAsync(9 * MINUTE)
@@ -181,7 +181,7 @@ describe('a client of 2026 and a backend of 2025', () => {
   })
 
   test('a retry for something else does not end the call', async () => {
-    const rounds = new InputRounds()
+    const rounds = new InputRounds(() => true)
     const { seen, serve } = waiting()
     const first = asking(await rounds.run(modern(), binding, serve))
     await expect(rounds.run(modern(backWith(first)), () => ['somebody else'], serve)).rejects.toMatchObject(INVALID)
@@ -190,7 +190,7 @@ describe('a client of 2026 and a backend of 2025', () => {
   })
 
   test('the end of the gateway is the end of the calls that wait', async () => {
-    const rounds = new InputRounds()
+    const rounds = new InputRounds(() => true)
     const { seen, serve } = waiting()
     await rounds.run(modern(), binding, serve)
     rounds.close()
@@ -212,7 +212,7 @@ describe('a client of 2025 and a backend of 2026', () => {
       asked.push(method)
       return { to: method }
     })
-    expect(await new InputRounds().run(client, binding, serve)).toEqual(DONE)
+    expect(await new InputRounds(() => true).run(client, binding, serve)).toEqual(DONE)
     expect(asked).toEqual(['elicitation/create', 'roots/list', 'elicitation/create'])
     expect(retries).toEqual([
       undefined,
@@ -235,7 +235,9 @@ describe('a client of 2025 and a backend of 2026', () => {
       },
     }
     const { retries, serve } = forgetful([question(1, { a: { method: 'roots/list' } })])
-    await expect(new InputRounds().run(client, binding, serve)).rejects.toMatchObject({ name: 'ClientRefusal' })
+    await expect(new InputRounds(() => true).run(client, binding, serve)).rejects.toMatchObject({
+      name: 'ClientRefusal',
+    })
     expect([asked, retries.length]).toEqual([[], 1])
   })
 
@@ -248,7 +250,7 @@ describe('a client of 2025 and a backend of 2026', () => {
       asked.push(params)
       return ACCEPTED
     })
-    await new InputRounds().run(client, binding, serve)
+    await new InputRounds(() => true).run(client, binding, serve)
     expect(asked).toEqual([{ ...url.params, elicitationId: expect.stringMatching(/./) }, own.params, FORM.params])
   })
 
@@ -264,7 +266,7 @@ describe('a client of 2025 and a backend of 2026', () => {
       })
     })
     const { retries, serve } = forgetful([question(1, { a: FORM, b: { method: 'roots/list' } })])
-    await expect(new InputRounds().run(client, binding, serve)).rejects.toMatchObject({ code: -1 })
+    await expect(new InputRounds(() => true).run(client, binding, serve)).rejects.toMatchObject({ code: -1 })
     expect(withdrawn).toBe(true)
     expect(retries).toHaveLength(1)
   })
@@ -277,7 +279,7 @@ describe('a client of 2025 and a backend of 2026', () => {
       controller.signal,
     )
     const { retries, serve } = forgetful([question(1)])
-    const run = new InputRounds().run(client, binding, serve)
+    const run = new InputRounds(() => true).run(client, binding, serve)
     const refused = expect(run).rejects.toThrow()
     await vi.advanceTimersByTimeAsync(1)
     controller.abort()
@@ -288,7 +290,7 @@ describe('a client of 2025 and a backend of 2026', () => {
   test('a backend that asks for ever is not answered for ever', async () => {
     const { retries, serve } = forgetful(Array.from({ length: 100 }, (_, index) => question(index)))
     const client = legacy(async () => ACCEPTED)
-    await expect(new InputRounds().run(client, binding, serve)).rejects.toMatchObject({ code: -32603 })
+    await expect(new InputRounds(() => true).run(client, binding, serve)).rejects.toMatchObject({ code: -32603 })
     expect(retries.length).toBeLessThanOrEqual(12)
   })
 
@@ -298,7 +300,7 @@ describe('a client of 2025 and a backend of 2026', () => {
     vi.restoreAllMocks()
     vi.useRealTimers()
     const started = performance.now()
-    expect(await new InputRounds().run(client, binding, serve)).toEqual(DONE)
+    expect(await new InputRounds(() => true).run(client, binding, serve)).toEqual(DONE)
     expect(performance.now() - started).toBeGreaterThan(500)
     expect(retries).toEqual([undefined, { inputResponses: {}, requestState: 'later' }])
   })
@@ -307,6 +309,6 @@ describe('a client of 2025 and a backend of 2026', () => {
 test('a client that cannot be spoken to is served as it is', async () => {
   const { retries, serve } = forgetful([])
   const caller: Caller = { principal: { id: 'somebody', agents: ['a'] }, era: 'legacy' }
-  expect(await new InputRounds().run(caller, binding, serve)).toEqual(DONE)
+  expect(await new InputRounds(() => true).run(caller, binding, serve)).toEqual(DONE)
   expect(retries).toEqual([undefined])
 })

@@ -185,7 +185,12 @@ describe('a servers file that is edited', () => {
     const clock = late?.startClock({})
     const tool = late?.knownTools?.byName.get('spill')
     if (!late || !clock || !tool) return expect.fail('there is no such server')
-    const spilling = late.callTool({ name: 'spill', arguments: {} }, tool, { agent: 'tester', principal: 'local' }, clock)
+    const spilling = late.callTool(
+      { name: 'spill', arguments: {} },
+      tool,
+      { agent: 'tester', principal: 'local' },
+      clock,
+    )
     const error = await spilling.catch((thrown: { details: unknown }) => thrown.details)
     clock.stop()
     expect(JSON.stringify(error)).toContain('cannot log in with [redacted]')
@@ -204,20 +209,23 @@ describe('a file that cannot be used', () => {
     ['gone', () => rm(serversFile()), /\.mcp\.json/],
     ['rules that are none', () => saveRules({ agents: { tester: { alow: {} } } }), /agents\.tester/],
     ['rules that are gone', () => rm(rulesFile()), /rules\.json/],
-  ])('(%s) leaves the running version in place and is told of, until a good one comes', async (_what, spoil, reason) => {
-    await open(good)
-    const before = await whoIs('worker')
-    const { last_reload: loadedAt } = await reload()
-    await spoil()
-    await expect.poll(async () => (await reload()).last_error).toMatch(reason)
-    expect(await whoIs('worker')).toEqual(before)
-    expect((await reload()).last_reload).toBe(loadedAt)
+  ])(
+    '(%s) leaves the running version in place and is told of, until a good one comes',
+    async (_what, spoil, reason) => {
+      await open(good)
+      const before = await whoIs('worker')
+      const { last_reload: loadedAt } = await reload()
+      await spoil()
+      await expect.poll(async () => (await reload()).last_error).toMatch(reason)
+      expect(await whoIs('worker')).toEqual(before)
+      expect((await reload()).last_reload).toBe(loadedAt)
 
-    await saveServers(good)
-    await saveRules(FOR_ALL)
-    await expect.poll(async () => (await reload()).last_error).toBeUndefined()
-    expect(await whoIs('worker')).toEqual(before)
-  })
+      await saveServers(good)
+      await saveRules(FOR_ALL)
+      await expect.poll(async () => (await reload()).last_error).toBeUndefined()
+      expect(await whoIs('worker')).toEqual(before)
+    },
+  )
 
   test('written in two steps changes nothing in between, and is in effect at last', async () => {
     await open(good)
@@ -243,13 +251,18 @@ describe('a file that cannot be used', () => {
 describe('a rules file that is edited', () => {
   test('changes at once what an agent sees and may call', async () => {
     await open({ shop: worker({ names: ['buy'] }), vault: worker() }, { agents: { tester: ALL, clerk: ALL } })
-    const denied = async (server: string, tool: string) => codeOf(await execute(server, tool, {}, 'clerk')) === 'DENIED_BY_POLICY'
+    const denied = async (server: string, tool: string) =>
+      codeOf(await execute(server, tool, {}, 'clerk')) === 'DENIED_BY_POLICY'
     expect([await denied('shop', 'buy'), await denied('vault', 'who')]).toEqual([false, false])
     const pid = (await whoIs('shop')).pid
     const clerk = { allow: { servers: ['shop'] }, deny: { tools: { shop: ['buy'] } } }
     await saveRules({ agents: { tester: ALL, clerk } })
     await expect.poll(() => serverNames('clerk')).toEqual(['shop'])
-    expect([await denied('shop', 'buy'), await denied('vault', 'who'), await denied('shop', 'who')]).toEqual([true, true, false])
+    expect([await denied('shop', 'buy'), await denied('vault', 'who'), await denied('shop', 'who')]).toEqual([
+      true,
+      true,
+      false,
+    ])
     const seen = await call('get_server_tools', { server: 'shop' }, 'clerk')
     expect((seen.structuredContent.tools as { name: string }[]).map(({ name }) => name)).not.toContain('buy')
     const { tools } = (await call('search_tools', { query: 'buy' }, 'clerk')).structuredContent
@@ -276,7 +289,10 @@ interface Listener {
 
 describe('clients are told exactly when what they see has changed:', () => {
   const DIRECT = { ...ALL, expose: 'direct' }
-  const ENTRIES = { shop: worker({ names: ['buy', 'sell'] }), talker: stdioServer('talker-stdio', { env: { ERA: 'legacy' } }) }
+  const ENTRIES = {
+    shop: worker({ names: ['buy', 'sell'] }),
+    talker: stdioServer('talker-stdio', { env: { ERA: 'legacy' } }),
+  }
   const without = (...tools: string[]) => ({ ...DIRECT, deny: { tools: { shop: tools } } })
 
   const closers: (() => unknown)[] = []
@@ -306,7 +322,11 @@ describe('clients are told exactly when what they see has changed:', () => {
     closers.push(() => stream.close())
     const client = await CLIENTS[0]?.open({ url: new URL(url), token })
     closers.push(() => client?.[Symbol.asyncDispose]())
-    return { name: 'a stream of 2026', told: heardIn(stream), tools: async () => namesIn(await client?.request('tools/list')) }
+    return {
+      name: 'a stream of 2026',
+      told: heardIn(stream),
+      tools: async () => namesIn(await client?.request('tools/list')),
+    }
   }
 
   async function openAll(agent: string): Promise<Listener[]> {
@@ -334,17 +354,26 @@ describe('clients are told exactly when what they see has changed:', () => {
     await expect.poll(() => told(clerk)).toEqual([1, 1, 1, 1])
     for (const { tools } of clerk) expect((await tools()).filter(name => name.endsWith('buy'))).toEqual([])
     // Others, and what shows nothing: told of nothing.
+    const { fingerprint } = await reload()
     await saveRules({ agents: { tester: DIRECT, boss: without('no_such_tool'), clerk: without('buy') } })
-    await expect.poll(async () => (await reload()).fingerprint).toSatisfy(() => true)
+    await expect.poll(async () => (await reload()).fingerprint).not.toBe(fingerprint)
     await saveRules({ agents: { tester: DIRECT, boss: without('sell'), clerk: without('buy') } })
     await expect.poll(() => told(boss)).toEqual([1, 1, 1, 1])
     await saveRules({ agents: { tester: DIRECT, boss: DIRECT, clerk: DIRECT } })
-    await expect.poll(() => [told(boss), told(clerk)]).toEqual([[2, 2, 2, 2], [2, 2, 2, 2]])
-    for (const method of [PROMPTS, RESOURCES]) expect([...told(boss, method), ...told(clerk, method)]).toEqual(Array(8).fill(0))
+    await expect
+      .poll(() => [told(boss), told(clerk)])
+      .toEqual([
+        [2, 2, 2, 2],
+        [2, 2, 2, 2],
+      ])
+    for (const method of [PROMPTS, RESOURCES])
+      expect([...told(boss, method), ...told(clerk, method)]).toEqual(Array(8).fill(0))
   })
 
   test('of a server that is new, gone, or another one', async () => {
-    await open(ENTRIES, { agents: { tester: DIRECT, boss: DIRECT, clerk: { ...DIRECT, allow: { servers: ['shop'] } } } })
+    await open(ENTRIES, {
+      agents: { tester: DIRECT, boss: DIRECT, clerk: { ...DIRECT, allow: { servers: ['shop'] } } },
+    })
     const [session, stream] = (await openAll('boss')) as [Listener, Listener]
     const clerk = await openAll('clerk')
     await saveServers({ ...ENTRIES, bakery: worker({ names: ['bake'] }) })
@@ -368,7 +397,12 @@ describe('clients are told exactly when what they see has changed:', () => {
     const { talker: _, ...rest } = ENTRIES
     await saveServers({ ...rest, bakery: worker() })
     await expect.poll(() => told(TOOLS)).toEqual([2, 2])
-    await expect.poll(() => [told(PROMPTS), told(RESOURCES)]).toEqual([[1, 1], [1, 1]])
+    await expect
+      .poll(() => [told(PROMPTS), told(RESOURCES)])
+      .toEqual([
+        [1, 1],
+        [1, 1],
+      ])
   })
 
   test('of what a server that is new announces from then on, and no more of one that is gone', async () => {
@@ -392,7 +426,12 @@ describe('clients are told exactly when what they see has changed:', () => {
       LOG_LEVEL: 'silent',
     }
     const open1 = async (agent: string): Promise<TestClient> => {
-      const client = await line.open({ command: process.execPath, args: [BIN, 'stdio', '--agent', agent], env, cwd: opened.directory })
+      const client = await line.open({
+        command: process.execPath,
+        args: [BIN, 'stdio', '--agent', agent],
+        env,
+        cwd: opened.directory,
+      })
       closers.push(() => client[Symbol.asyncDispose]())
       await client.request('tools/list')
       if (line.era === 'modern') await client.listen({ toolsListChanged: true })

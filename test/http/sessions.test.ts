@@ -2,8 +2,8 @@ import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { ServerFactory } from '../../src/gateway/server.js'
-import type { Front as HttpFront } from '../../src/http/front.js'
 import { SessionEvents } from '../../src/http/event-store.js'
+import type { Front as HttpFront } from '../../src/http/front.js'
 import { Sessions, type SessionsOptions } from '../../src/http/sessions.js'
 import type { VerifiedToken } from '../../src/identity/token-verifier.js'
 import { beginSession, commonHeaders, exchange, initialize, openStream, type Stream } from '../fixtures/http-clients.js'
@@ -328,6 +328,7 @@ describe('SessionEvents', () => {
 describe('limits', () => {
   const front: HttpFront = {
     refusal: () => undefined,
+    onSwap: () => () => {},
     createServer: (entry, context) => factory.create(entry, context),
     createDeclaringServer: async (entry, context) => factory.create(entry, context),
     callPlainly: async () => ({ result: {} }),

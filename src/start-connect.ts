@@ -1,5 +1,5 @@
 import { setTimeout as wait } from 'node:timers/promises'
-import type { BackendAuthorization } from './backends/authorization.js'
+import type { BackendAuthorization, Refusal } from './backends/authorization.js'
 import { Backend } from './backends/backend.js'
 import { stateDirectory } from './config/locate.js'
 import { findRunning, type RunningGateway } from './config/running.js'
@@ -18,8 +18,8 @@ import { createRedactor } from './observability/redactor.js'
 import { compileRules } from './rules/compile.js'
 
 const NAME = 'gateway'
-const TOKEN_TTL_SECONDS = 60 * 60
-const TOKEN_SPARE_MS = 5 * 60_000
+const TOKEN_TTL_SECONDS = 10 * 60
+const TOKEN_SPARE_MS = 2 * 60_000
 // A restart takes seconds, and clients wait a minute.
 const PATIENCE = { waitMs: 30_000, maxRetryMs: 1_000 }
 
@@ -49,13 +49,18 @@ export async function startConnector({ env, target, agent }: ConnectOptions): Pr
   const { logger } = log
   const store = openCredentialStore({ directory: stateDirectory(env), env, warn: message => logger.warn(message) })
   const issuer = await openEmbeddedIssuer(store)
-  const issue = () => issuer.issue({ agent, audience: target.audience, ttlSeconds: TOKEN_TTL_SECONDS })
+  /** For the gateway that is there now: after a restart it is another one, and takes no token of the one before. */
+  const issue = async (): Promise<string> => {
+    const running = (await findRunning(stateDirectory(env))).find(({ url }) => url === target.url)
+    const { audience } = running ?? target
+    return issuer.issue({ agent, audience, ttlSeconds: TOKEN_TTL_SECONDS })
+  }
   const entry = { url: target.url, timeoutMs: ONE_DAY_MS, maxTimeoutMs: ONE_DAY_MS }
   const document = { file: 'gateway connect', value: { mcpServers: { [NAME]: entry } }, problems: [] }
   const [server] = parseServersFile(document, {}).servers
   if (!server) throw new GatewayError('CONFIG_INVALID', `${target.url} is not the URL of a gateway`)
   const backend = new Backend(server, {
-    env,
+    env: {}, // never through a proxy: it is on this machine
     logger,
     redactor,
     patience: PATIENCE,
@@ -99,6 +104,7 @@ class OwnToken implements BackendAuthorization {
   readonly problem = undefined
   readonly #issue: () => Promise<string>
   #token: { readonly value: string; readonly until: number } | undefined
+  #hasJustRenewed = false
 
   constructor(issue: () => Promise<string>) {
     this.#issue = issue
@@ -109,9 +115,17 @@ class OwnToken implements BackendAuthorization {
     return value !== undefined && Date.now() < until ? value : this.#renew()
   }
 
-  onAccepted(): void {}
+  onAccepted(): void {
+    this.#hasJustRenewed = false
+  }
 
-  async onUnauthorized(): Promise<never> {
+  /** The gateway was started anew: the token for it is another one. */
+  async onUnauthorized({ token }: Refusal): Promise<void> {
+    this.#token = undefined
+    if ((await this.#renew()) !== token && !this.#hasJustRenewed) {
+      this.#hasJustRenewed = true
+      return
+    }
     const message = 'the running gateway refuses the token of this user: it was started with another GATEWAY_STATE_DIR'
     throw new GatewayError('AUTH_REQUIRED', message)
   }

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import { createLocalJWKSet } from 'jose'
 import { LRUCache } from 'lru-cache'
 import { readPort, readResource } from './config/front-door.js'
@@ -14,13 +15,14 @@ import { createHttpApp } from './http/app.js'
 import { principalIn } from './http/bearer.js'
 import { isLoopbackHost } from './http/guards.js'
 import { listen } from './http/listen.js'
-import { LOCAL_AUDIENCE, openEmbeddedIssuer, STATUS_AUDIENCE } from './identity/embedded-issuer.js'
+import { LOCAL_AUDIENCE, openEmbeddedIssuer, statusAudience } from './identity/embedded-issuer.js'
 import { createTokenVerifier, type TokenVerifier } from './identity/token-verifier.js'
 import type { Logger } from './observability/logger.js'
 import { version } from './version.js'
 
 /** Callers choose the names: there is no more room for them than this. */
-const MAX_VERIFIERS = 1_000
+const MAX_VERIFIERS = 256
+const MAX_TOKENS_OF_ONE_SERVER = 256
 
 export interface HttpOptions {
   /** Default: `MCP_SERVER_HOST`, else 127.0.0.1. */
@@ -59,9 +61,10 @@ export async function openHttpFront({
   refuseOpenDoor(host, env, publicResource)
 
   const issuer = await openEmbeddedIssuer(store)
+  const instance = `urn:agent-mcp-gateway:instance:${randomUUID()}`
   const front = await listen(host, wantedPort, port => {
     const resource = publicResource ?? new URL(`http://${bracketed(host)}:${port}/mcp`)
-    const main = publicResource ? [resource.href] : [resource.href, LOCAL_AUDIENCE]
+    const main = publicResource ? [resource.href, instance] : [resource.href, LOCAL_AUDIENCE, instance]
     const keys = createLocalJWKSet(issuer.jwks)
     const verifiers = new LRUCache<string, TokenVerifier>({ max: MAX_VERIFIERS })
     /** A token for all of the gateway is good at every door; one for a server's is good there only. */
@@ -72,7 +75,13 @@ export async function openHttpFront({
       const own = server === undefined ? [] : [new URL(`/servers/${encodeURIComponent(server)}/mcp`, resource).href]
       const [first = resource.href, ...others] = [...own, ...main]
       const { issuer: name, algorithms } = issuer
-      const created = createTokenVerifier({ issuer: name, algorithms, audiences: [first, ...others], keys })
+      const created = createTokenVerifier({
+        issuer: name,
+        algorithms,
+        audiences: [first, ...others],
+        keys,
+        ...(server !== undefined && { maxCached: MAX_TOKENS_OF_ONE_SERVER }),
+      })
       verifiers.set(key, created)
       return created
     }
@@ -100,7 +109,7 @@ export async function openHttpFront({
         verifier: createTokenVerifier({
           issuer: issuer.issuer,
           algorithms: issuer.algorithms,
-          audiences: [STATUS_AUDIENCE],
+          audiences: [statusAudience(instance)],
           keys,
         }),
         describe: () => ({ pid: process.pid, version, ...describeGateway(runtime) }),
@@ -111,7 +120,8 @@ export async function openHttpFront({
   const withdraw = await announceRunning(stateDirectory(env), {
     pid: process.pid,
     url: `http://${loopbackOf(host)}:${front.port}/mcp`,
-    audience: url,
+    audience: instance,
+    publicUrl: url,
     ...runtime.current.config.files,
     version,
     startedAt: new Date().toISOString(),

@@ -1,7 +1,7 @@
 import { type HttpServerConfig, hasOwnAuthorization, type ServerConfig } from '../config/servers-file.js'
 import type { Env } from '../config/variables.js'
 import { GatewayError } from '../errors/gateway-error.js'
-import type { JsonObject } from '../json.js'
+import { isJsonObject, type JsonObject } from '../json.js'
 import type { Logger } from '../observability/logger.js'
 import type { Redactor } from '../observability/redactor.js'
 import type { AuthorizationStatus, BackendAuthorization } from './authorization.js'
@@ -111,12 +111,17 @@ export class Backend {
 
   /** The last tool list that was read on this owner's connection; reading it starts nothing. */
   toolsKnownTo(owner: CallOwner): ToolList | undefined {
-    return (this.#sessions.connected(owner) ?? this.#sessions.find(owner))?.knownTools
+    return (this.#sessions.connected(owner) ?? this.#sessions.known(owner))?.knownTools
   }
 
   /** Why the server cannot be had at the moment, if it is known that it cannot. */
   get failure(): GatewayError | undefined {
     return this.#supervision.failure
+  }
+
+  /** Whether the backend was seen to have lists of this kind; reading it starts nothing. */
+  has(kind: 'prompts' | 'resources'): boolean {
+    return this.#sessions.all.some(({ connection }) => connection?.description.capabilities[kind] !== undefined)
   }
 
   /** Whether the tool list can be read without starting or connecting anything. */
@@ -133,9 +138,10 @@ export class Backend {
     })
   }
 
-  /** Starts the clock of one call; whoever starts it stops it. */
+  /** Starts the clock of one call; whoever starts it stops it, and until then the backend is not closed by a new configuration. */
   startClock({ timeoutMs, signal }: CallLimits): CallClock {
-    return new CallClock(timeoutMs ?? this.config.timeoutMs, this.config.maxTimeoutMs, signal)
+    this.#inFlight++
+    return new CallClock(timeoutMs ?? this.config.timeoutMs, this.config.maxTimeoutMs, signal, this.#onStop)
   }
 
   /** Calls a tool. Rejects as `request` does. */
@@ -156,15 +162,11 @@ export class Backend {
     owner: CallOwner,
     clock: CallClock,
   ): Promise<RawResult> {
-    this.#inFlight++
     try {
       const result = await this.#requestOnce(request, isRepeatable, owner, clock)
       return complete(result, request.client !== undefined)
     } catch (error) {
       throw this.#explain(error)
-    } finally {
-      this.#inFlight--
-      if (this.#inFlight === 0) this.#whenDone?.()
     }
   }
 
@@ -319,13 +321,19 @@ export class Backend {
     }
   }
 
+  readonly #onStop = (): void => {
+    this.#inFlight--
+    if (this.#inFlight === 0) this.#whenDone?.()
+  }
+
   #explain(error: unknown, retryAt?: number): GatewayError {
     return explain(error, { server: this.name, retryAt, redact: this.#redact })
   }
 }
 
 /** Without the discriminator of a complete result, which belongs to the hop; the front that needs it writes its own. */
-function complete(result: RawResult, mayAsk: boolean): RawResult {
+function complete(given: RawResult, mayAsk: boolean): RawResult {
+  const result = withProperMeta(given)
   const { resultType, ...rest } = result
   if (resultType === undefined || (resultType === 'input_required' && mayAsk)) return result
   if (resultType === 'complete') return rest
@@ -333,6 +341,13 @@ function complete(result: RawResult, mayAsk: boolean): RawResult {
     'BACKEND_ERROR',
     `answered with the result type ${JSON.stringify(resultType)}, which this caller cannot carry on`,
   )
+}
+
+/** Many a serializer writes `null` for what is not there; with such a `_meta` it would be no result to anybody. */
+function withProperMeta(result: RawResult): RawResult {
+  if (result._meta === undefined || isJsonObject(result._meta)) return result
+  const { _meta, ...rest } = result
+  return rest
 }
 
 /** Servers with credentials of their own never get into OAuth. */

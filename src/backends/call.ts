@@ -120,13 +120,16 @@ export class CallClock {
   readonly #timeoutMs: number
   readonly #endsAt: number
   readonly #caller: Cancellation | undefined
+  readonly #onStop: (() => void) | undefined
   readonly #listeners = new Set<EndListener>()
   #timer: NodeJS.Timeout
   #held = 0
   #isStopped = false
   #ended: GatewayError | undefined
 
-  constructor(timeoutMs: number, maxTimeoutMs: number, caller?: Cancellation) {
+  /** `onStop` hears when the call is over, whatever became of it. */
+  constructor(timeoutMs: number, maxTimeoutMs: number, caller?: Cancellation, onStop?: () => void) {
+    this.#onStop = onStop
     this.#timeoutMs = Math.min(timeoutMs, maxTimeoutMs)
     this.#endsAt = performance.now() + maxTimeoutMs
     this.#timer = setTimeout(this.#expire, this.#timeoutMs)
@@ -178,10 +181,12 @@ export class CallClock {
   }
 
   stop(): void {
+    if (this.#isStopped) return
     this.#isStopped = true
     clearTimeout(this.#timer)
     this.#listeners.clear()
     this.#caller?.removeEventListener('abort', this.#abandon)
+    this.#onStop?.()
   }
 
   readonly #expire = (): void => {

@@ -113,7 +113,7 @@ async function connectStdio(config: StdioServerConfig, options: ConnectOptions):
 
 async function connectHttp(config: HttpServerConfig, options: ConnectOptions): Promise<Connection> {
   const { openPool, fetchOver, ownHeaders, toHttpTarget } = await import('./http-lane.js')
-  const pool = openPool(options.env)
+  const pool = openPool(config.url, options.env)
   const route = { pool, config, authorization: options.authorization }
   const wire = fetchOver(route)
   const transport = new StreamableHTTPClientTransport(new URL(config.url), {
@@ -146,7 +146,7 @@ async function connectSse(config: HttpServerConfig, options: ConnectOptions): Pr
     import('./http-lane.js'),
     import('@modelcontextprotocol/client'),
   ])
-  const pool = openPool(options.env)
+  const pool = openPool(config.url, options.env)
   const wire = fetchOver({ pool, config, authorization: options.authorization })
   const init = { fetch: wire.fetch, requestInit: { headers: ownHeaders(config) } }
   const transport = new SSEClientTransport(new URL(config.url), init)
@@ -228,7 +228,11 @@ function toConnection({
   const capabilities: JsonObject = { ...client.getServerCapabilities() }
   const closing = new AbortController()
   client.onerror = error => {
-    logger.debug({ server: config.name, reason: error.message }, 'backend connection reported')
+    // Never what a server answered: it may be anybody's.
+    logger.debug(
+      { server: config.name, reason: error.message.split('{')[0]?.slice(0, 200) },
+      'backend connection reported',
+    )
     // Answers come on this stream alone: without it every call would wait for its limit.
     if (error instanceof SseError) void transport.close()
   }

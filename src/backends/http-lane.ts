@@ -14,8 +14,9 @@ const KEEP_ALIVE_MS = 30_000
 const MAX_CONNECTIONS = 128
 
 /** The keep-alive connections to one backend. Times are ours to keep (CallClock), so undici has none but for connecting. */
-export const openPool = (env: Env): Dispatcher =>
+export const openPool = (url: string, env: Env): Dispatcher =>
   openDispatcher(
+    url,
     {
       connections: MAX_CONNECTIONS,
       connect: { timeout: CONNECT_TIMEOUT_MS },

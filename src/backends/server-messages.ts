@@ -3,6 +3,10 @@ import { isJsonObject, type JsonObject } from '../json.js'
 import { type CallClock, type ClientPeer, ClientRefusal, type RawResult } from './call.js'
 
 const METHOD_NOT_FOUND = -32601
+const INTERNAL_ERROR = -32603
+/** Questions of one backend that wait for an answer, on one connection. */
+const MAX_ASKED = 64
+const MAX_ID_LENGTH = 256
 
 /** What a backend announces: that a list is another one, or a resource has other contents. */
 export type BackendChange =
@@ -39,6 +43,7 @@ export class ServerMessages {
   readonly #inFlight = new Set<InFlight>()
   readonly #cameWith = new Map<RequestId, InFlight>()
   #sessionClient: ClientPeer | undefined
+  #asked = 0
   #isShared: boolean
 
   constructor(options: ServerMessagesOptions) {
@@ -64,7 +69,7 @@ export class ServerMessages {
 
   /** The request with this id came on the stream of `origin`, so it is for that client. */
   noteOrigin(id: RequestId, origin: InFlight): void {
-    this.#cameWith.set(id, origin)
+    if (this.#inFlight.has(origin) && String(id).length <= MAX_ID_LENGTH) this.#cameWith.set(id, origin)
   }
 
   /** Puts a request of the backend to the client it is meant for. Rejects with ClientRefusal. */
@@ -78,10 +83,14 @@ export class ServerMessages {
       progressToken === undefined
         ? undefined
         : (progress: Progress) => notify('notifications/progress', { ...progress, progressToken })
+    if (this.#asked >= MAX_ASKED)
+      throw new ClientRefusal(INTERNAL_ERROR, 'too many questions are waiting for an answer')
     const release = origin?.clock.hold()
+    this.#asked++
     try {
       return await client.ask({ method, params: { ...params, ...meta }, signal, onProgress })
     } finally {
+      this.#asked--
       release?.()
     }
   }

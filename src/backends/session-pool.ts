@@ -6,6 +6,7 @@ import { Session, type SessionOptions } from './session.js'
 
 // Where connections are not shared: how many one backend gets, each of which may be a process, and how long an unused one is kept.
 const MAX_SESSIONS = { stdio: 64, remote: 1_000 }
+const MAX_PER_PRINCIPAL = { stdio: 16, remote: 200 }
 const SESSION_IDLE_MS = 30 * 60_000
 
 /** For whom a call is made; decides which connection it takes where connections are not shared. */
@@ -57,9 +58,9 @@ export class SessionPool {
     const key = this.#keyOf(owner)
     const existing = this.#sessions.get(key)
     if (existing) return existing
-    this.#makeRoom()
     const group = this.#groupOf(owner)
     const client = key === group ? undefined : owner.client
+    if (client) this.#makeRoom(owner.principal)
     const session: Session = new Session({
       ...this.#options,
       group,
@@ -86,13 +87,14 @@ export class SessionPool {
       : undefined
   }
 
-  /** Where lists are read: every session with the same login sees the same ones, so nothing is started that need not be. */
+  /** Where lists are read: the owner's own session, or the one that is shared with it; never another client's. */
   connected(owner: CallOwner): Session | undefined {
-    const own = this.find(owner)
-    if (own?.connection) return own
-    const group = this.#groupOf(owner)
-    for (const session of this.#sessions.values()) if (session.group === group && session.connection) return session
-    return undefined
+    return [this.find(owner), this.#sessions.get(this.#groupOf(owner))].find(session => session?.connection)
+  }
+
+  /** The same, connected or not. */
+  known(owner: CallOwner): Session | undefined {
+    return [this.find(owner), this.#sessions.get(this.#groupOf(owner))].find(session => session?.knownTools)
   }
 
   /** The client is gone, and with it what was kept for it alone. */
@@ -135,19 +137,24 @@ export class SessionPool {
     this.#sessions.delete(key)
   }
 
-  /** Where there are too many, one ends of whoever has the most: the one that was used longest ago. */
-  #makeRoom(): void {
+  /**
+   * Where a principal has its share of the sessions that clients have for themselves, its own that was used longest ago ends; where
+   * there are too many altogether, one of whoever has the most. Rejects when all of them are at work.
+   */
+  #makeRoom(principal: string): void {
     const { transport, name } = this.#options.config
-    if (this.#sessions.size < (transport === 'stdio' ? MAX_SESSIONS.stdio : MAX_SESSIONS.remote)) return
+    const kind = transport === 'stdio' ? 'stdio' : 'remote'
+    const own = [...this.#sessions].reverse().filter(([, session]) => session.clientKey !== undefined)
     const counts = new Map<string, number>()
-    for (const { principal } of this.all) counts.set(principal, (counts.get(principal) ?? 0) + 1)
-    const shareOf = ({ principal }: Session) => counts.get(principal) ?? 0
-    const [victim] = [...this.#sessions]
-      .reverse() // the one used longest ago comes first
-      .filter(([, session]) => !session.isBusy && session.clientKey !== undefined)
-      .sort(([, a], [, b]) => shareOf(b) - shareOf(a))
+    for (const [, session] of own) counts.set(session.principal, (counts.get(session.principal) ?? 0) + 1)
+    const hasItsShare = (counts.get(principal) ?? 0) >= MAX_PER_PRINCIPAL[kind]
+    if (!hasItsShare && own.length < MAX_SESSIONS[kind]) return
+    const most = Math.max(...counts.values())
+    const isGiving = (session: Session) =>
+      hasItsShare ? session.principal === principal : counts.get(session.principal) === most
+    const victim = own.find(([, session]) => !session.isBusy && isGiving(session))
     if (!victim) {
-      const message = `all sessions of the server "${name}" are at work: try again in a moment`
+      const message = `all sessions of the server "${name}" for this caller are at work: try again in a moment`
       throw new GatewayError('RATE_LIMITED', message, { details: { server: name } })
     }
     const [key, session] = victim

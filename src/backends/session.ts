@@ -257,7 +257,9 @@ export class Session {
           this.#connection = undefined
           if (this.#closing.signal.aborted) return
           logger.warn({ server: config.name, reason }, 'backend connection lost')
-          if (config.transport === 'stdio') supervision.onCrash(reason, { startedAt: connectedAt, stderr })
+          // What happens in a session of one client's own is no news to the others.
+          const isEverybodys = config.transport === 'stdio' && this.#options.client === undefined
+          if (isEverybodys) supervision.onCrash(reason, { startedAt: connectedAt, stderr })
           this.#restart()
         },
       })
@@ -276,7 +278,8 @@ export class Session {
       this.#waitForIdle()
       if (this.isWatched) {
         this.#watchers.renew(connection)
-        for (const kind of LISTS) this.#watchers.announce({ kind })
+        const { capabilities } = connection.description
+        for (const kind of LISTS) if (capabilities[kind] !== undefined) this.#watchers.announce({ kind })
       }
       return connection
     } catch (error) {

@@ -17,7 +17,9 @@ const OPEN_MS = 2_000
 
 /** Those who watch one session, and what its backend was asked to announce for them: each resource once, however many want it. */
 export class Watchers {
-  readonly #watchers = new Set<Watcher>()
+  readonly #watchers = new Map<Watcher, ReadonlySet<string>>()
+  /** How many want each resource. */
+  readonly #wanted = new Map<string, number>()
   readonly #onFailure: (reason: string) => void
   /** The streams of a backend of 2026: one, but for the moment in which another takes its place. */
   readonly #streams = new Set<() => void>()
@@ -33,36 +35,49 @@ export class Watchers {
 
   /** True when somebody waits for news of a resource, which only a connection brings. */
   get hasResources(): boolean {
-    return this.#wanted().length > 0
+    return this.#wanted.size > 0
   }
 
   announce(change: BackendChange): void {
-    for (const { uris, onChange } of [...this.#watchers]) {
-      if (change.kind !== 'resource' || uris.some(uri => isPartOf(change.uri, uri))) onChange(change)
+    const wholes = change.kind === 'resource' ? wholesOf(change.uri) : []
+    for (const [{ onChange }, uris] of [...this.#watchers]) {
+      if (change.kind !== 'resource' || wholes.some(uri => uris.has(uri))) onChange(change)
     }
   }
 
   /** For a watcher of lists alone, whom the backend need not be asked for. */
   note(watcher: Watcher): void {
-    this.#watchers.add(watcher)
+    const uris = new Set(watcher.uris)
+    this.#watchers.set(watcher, uris)
+    for (const uri of uris) this.#wanted.set(uri, (this.#wanted.get(uri) ?? 0) + 1)
+  }
+
+  /** Gives the resources that nobody wants any more. */
+  #forget(watcher: Watcher): string[] {
+    const uris = this.#watchers.get(watcher) ?? []
+    this.#watchers.delete(watcher)
+    return [...uris].filter(uri => {
+      const left = (this.#wanted.get(uri) ?? 1) - 1
+      if (left > 0) this.#wanted.set(uri, left)
+      else this.#wanted.delete(uri)
+      return left === 0
+    })
   }
 
   /** Asks for what the watcher wants, and keeps asking after each reconnect. Rejects when the backend refuses all of it. */
   async add(watcher: Watcher, connection: Connection): Promise<void> {
-    this.#watchers.add(watcher)
+    this.note(watcher)
     try {
       await this.#ask(watcher.uris, connection)
     } catch (error) {
-      this.#watchers.delete(watcher)
+      this.#forget(watcher)
       throw error
     }
   }
 
   remove(watcher: Watcher, connection: Connection | undefined): void {
-    if (!this.#watchers.delete(watcher) || !connection) return
-    const wanted = this.#wanted()
-    const given = watcher.uris.filter(uri => !wanted.includes(uri))
-    if (given.length === 0) return
+    const given = this.#forget(watcher)
+    if (given.length === 0 || !connection) return
     if (connection.era === 'modern') void this.#listen(connection)
     else for (const uri of given) subscription('resources/unsubscribe', uri, connection).catch(() => {})
   }
@@ -70,7 +85,7 @@ export class Watchers {
   /** On a new connection nothing is subscribed to. */
   renew(connection: Connection): void {
     this.#streams.clear() // they ended with the connection before
-    this.#ask(this.#wanted(), connection).catch(error => this.#onFailure(messageOf(error)))
+    this.#ask([...this.#wanted.keys()], connection).catch(error => this.#onFailure(messageOf(error)))
   }
 
   async #ask(uris: readonly string[], connection: Connection): Promise<void> {
@@ -93,7 +108,7 @@ export class Watchers {
   }
 
   async #open(connection: Connection): Promise<void> {
-    const uris = this.#wanted()
+    const uris = [...this.#wanted.keys()]
     const before = [...this.#streams]
     const endBefore = () => {
       for (const stop of before) {
@@ -106,7 +121,7 @@ export class Watchers {
     const opened = new Promise<void>(resolve => {
       const stop = connection.listenTo(uris, () => {
         // What changed while nobody listened was not announced.
-        if (isOpen) for (const uri of uris) this.announce({ kind: 'resource', uri, params: { uri } })
+        if (isOpen) this.#announceAll()
         else endBefore()
         isOpen = true
         resolve()
@@ -117,16 +132,17 @@ export class Watchers {
     await Promise.race([opened, wait(OPEN_MS, undefined, { ref: false })])
   }
 
-  #wanted(): readonly string[] {
-    return [...new Set([...this.#watchers].flatMap(({ uris }) => uris))]
+  #announceAll(): void {
+    for (const [{ onChange }, uris] of [...this.#watchers])
+      for (const uri of uris) onChange({ kind: 'resource', uri, params: { uri } })
   }
 }
 
-/** A resource's parts may be announced for it (2025-11-25, "Resources", "Subscriptions"). */
-function isPartOf(changed: string, wanted: string): boolean {
-  if (!changed.startsWith(wanted)) return false
-  const next = changed[wanted.length]
-  return next === undefined || '/?#'.includes(next) || wanted.endsWith('/')
+/** The resources for which a change of this one may be announced: itself, and what it is a part of (2025-11-25, "Subscriptions"). */
+function wholesOf(changed: string): readonly string[] {
+  const wholes = [changed]
+  for (const { index } of changed.matchAll(/[/?#]/g)) wholes.push(changed.slice(0, index), changed.slice(0, index + 1))
+  return wholes
 }
 
 async function subscription(method: string, uri: string, connection: Connection): Promise<void> {

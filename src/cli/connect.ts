@@ -25,7 +25,9 @@ export async function connect(
 ): Promise<number> {
   const { env } = process
   const isMeant = meant(url, files)
-  const target = (await waitForRunning(env, isMeant, 0)) ?? (maySpawn ? await spawnGateway(isMeant, files) : undefined)
+  const target =
+    (await waitForRunning(env, isMeant, 0)) ??
+    (maySpawn && url === undefined ? await spawnGateway(isMeant, files) : undefined)
   if (!target) throw await notRunning(url)
   const connector = await startConnector({ env, target, agent: agent ?? env.GATEWAY_DEFAULT_AGENT ?? 'default' })
   await Promise.race([connector.run(), firstSignal()])
@@ -35,7 +37,7 @@ export async function connect(
 
 /** The gateway at this URL; without one, that with the same files, or any where no files are found. */
 function meant(url: string | undefined, { config, rules }: ConfigFlags): (gateway: RunningGateway) => boolean {
-  if (url !== undefined) return gateway => [gateway.url, gateway.audience].includes(url)
+  if (url !== undefined) return gateway => [gateway.url, gateway.publicUrl].includes(url)
   try {
     const files = locateConfigFiles({ config, rules, env: process.env, cwd: process.cwd() })
     return gateway => gateway.servers === files.servers && gateway.rules === files.rules

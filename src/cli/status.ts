@@ -5,7 +5,7 @@ import { findRunning, type RunningGateway } from '../config/running.js'
 import { openCredentialStore } from '../credentials/store.js'
 import { messageOf } from '../errors/gateway-error.js'
 import { describeGateway, type GatewayStatus } from '../gateway/get-gateway-status.js'
-import { openEmbeddedIssuer, STATUS_AUDIENCE } from '../identity/embedded-issuer.js'
+import { openEmbeddedIssuer, statusAudience } from '../identity/embedded-issuer.js'
 import { type Gateway, startGateway } from '../start.js'
 import type { ConfigFlags } from './config-flags.js'
 import { oneLine, print, printJson, printTable, progress, toMinute } from './output.js'
@@ -39,11 +39,11 @@ async function statusOfRunning(flags: ConfigFlags): Promise<GatewayStatus | unde
   return undefined
 }
 
-async function ask({ url }: RunningGateway): Promise<GatewayStatus> {
+async function ask({ url, audience }: RunningGateway): Promise<GatewayStatus> {
   const { env } = process
   const warn = (message: string) => progress(message)
   const issuer = await openEmbeddedIssuer(openCredentialStore({ directory: stateDirectory(env), env, warn }))
-  const token = await issuer.issue({ agent: 'status', audience: STATUS_AUDIENCE, ttlSeconds: 60 })
+  const token = await issuer.issue({ agent: 'status', audience: statusAudience(audience), ttlSeconds: 60 })
   const response = await fetch(new URL('/status', url), {
     headers: { authorization: `Bearer ${token}` },
     signal: AbortSignal.timeout(ASK_MS),

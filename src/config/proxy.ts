@@ -4,6 +4,8 @@ import type { Env } from './variables.js'
 // A proxy elsewhere does not reach what is on this machine.
 const NEVER = ['localhost', '127.0.0.1', '::1', '[::1]']
 
+const isThisMachine = (host: string): boolean => /^(localhost|.*\.localhost|127\..*|0\.0\.0\.0|\[::1?\])$/.test(host)
+
 /** What the environment says about proxies, in either spelling; the small letters win, as in curl. */
 export function proxySettings(env: Env): { httpProxy?: string; httpsProxy?: string; noProxy: string } | undefined {
   const httpProxy = env.http_proxy || env.HTTP_PROXY
@@ -13,8 +15,8 @@ export function proxySettings(env: Env): { httpProxy?: string; httpsProxy?: stri
   return { ...(httpProxy && { httpProxy }), ...(httpsProxy && { httpsProxy }), noProxy }
 }
 
-/** Connections to elsewhere, through the proxies of the environment where there are any. */
-export function openDispatcher(options: Agent.Options, env: Env = process.env): Dispatcher {
-  const proxies = proxySettings(env)
+/** Connections to where `url` is, through the proxies of the environment where there are any and it is not this machine. */
+export function openDispatcher(url: string | URL, options: Agent.Options, env: Env = process.env): Dispatcher {
+  const proxies = isThisMachine(new URL(url).hostname) ? undefined : proxySettings(env)
   return proxies ? new EnvHttpProxyAgent({ ...options, ...proxies }) : new Agent(options)
 }

@@ -9,8 +9,10 @@ const RunningGateway = z.object({
   pid: z.number().int().positive(),
   /** Where MCP is served, for whoever is on the same machine. */
   url: z.url(),
-  /** Whom tokens for it are made out to. */
+  /** Whom this user's tokens for it are made out to: this one process, so that they are of no use to whoever has its port later. */
   audience: z.string(),
+  /** How others call it. */
+  publicUrl: z.string(),
   servers: z.string(),
   rules: z.string(),
   version: z.string(),
@@ -53,7 +55,7 @@ function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0)
     return true
-  } catch (error) {
-    return error instanceof Error && 'code' in error && error.code === 'EPERM'
+  } catch {
+    return false // gone, or somebody else's by now
   }
 }

@@ -104,7 +104,8 @@ export class DirectEndpoint implements Endpoint {
     const agent = call.actAs(undefined)
     const found = this.#options.small.has(name) ? undefined : await findDirectTool(call, agent, name)
     if (!found || !call.permits(agent, found.server, found.tool)) return undefined
-    return call.snapshot.backends.get(found.server)?.knownTools?.byName.get(found.tool)?.definition.inputSchema
+    return call.snapshot.backends.get(found.server)?.toolsKnownTo(call.owner)?.byName.get(found.tool)?.definition
+      .inputSchema
   }
 
   async visibleTools(call: GatewayCall): Promise<readonly Tool[]> {

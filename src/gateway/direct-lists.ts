@@ -5,6 +5,8 @@ import { toDirectName, toDirectUri } from './direct-names.js'
 import { askPatiently } from './patience.js'
 import type { GatewayCall } from './tool.js'
 
+// Many clients read these lists once: worth waiting for a server that starts, but only once.
+export const LIST_MS = 5_000
 const MAX_PAGES = 100
 const MAX_ENTRIES = 10_000
 
@@ -49,7 +51,7 @@ export function permittedBackends(call: GatewayCall, agent: string): Backend[] {
  * does not hold up the others, and what is wrong with it is in `gateway status`.
  */
 export async function entriesOf(call: GatewayCall, backend: Backend, list: DirectList): Promise<JsonObject[]> {
-  return askPatiently(call, backend, clock => readEntries(call, backend, list, clock)).catch(() => [])
+  return askPatiently(call, backend, clock => readEntries(call, backend, list, clock), LIST_MS).catch(() => [])
 }
 
 async function readEntries(

@@ -3,7 +3,7 @@ import type { Backend } from '../backends/backend.js'
 import type { ToolList } from '../backends/tool.js'
 import { resolveAgent } from '../identity/resolve-agent.js'
 import { exposureOf } from '../rules/compile.js'
-import { permittedBackends } from './direct-lists.js'
+import { LIST_MS, permittedBackends } from './direct-lists.js'
 import { splitDirectName, toDirectName } from './direct-names.js'
 import { askPatiently } from './patience.js'
 import type { Snapshot } from './snapshot.js'
@@ -62,8 +62,8 @@ async function listOf(call: GatewayCall, backend: Backend): Promise<ToolList | u
   const fresh = backend.freshTools(call.owner)
   if (fresh) return fresh
   try {
-    return await askPatiently(call, backend, clock => backend.tools(call.owner, clock))
+    return await askPatiently(call, backend, clock => backend.tools(call.owner, clock), LIST_MS)
   } catch {
-    return backend.knownTools // what is wrong with it is in `gateway status`, and in the answer to a call
+    return backend.toolsKnownTo(call.owner) // what is wrong with it is in `gateway status`, and in the answer to a call
   }
 }

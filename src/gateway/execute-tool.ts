@@ -1,7 +1,6 @@
 import type { CallToolResult } from '@modelcontextprotocol/server'
 import { distance } from 'fastest-levenshtein'
 import { z } from 'zod'
-import type { Backend } from '../backends/backend.js'
 import type { BackendTool, ToolList } from '../backends/tool.js'
 import { GatewayError } from '../errors/gateway-error.js'
 import { isJsonObject, type JsonObject } from '../json.js'
@@ -52,7 +51,7 @@ export const executeTool: GatewayTool = {
   ),
 
   async run(call, raw) {
-    const wanted = readCall(raw, call.snapshot.backends)
+    const wanted = readCall(raw, permittedServers(call, raw))
     return callBackendTool(call, wanted)
   },
 }
@@ -109,12 +108,20 @@ export interface WantedCall {
   readonly isListed?: boolean
 }
 
+/** By name, the servers that the caller may use: of the others nothing shows, not even in how a call is understood. */
+function permittedServers(call: GatewayCall, raw: unknown): ReadonlyMap<string, ToolList | undefined> {
+  const requested = isJsonObject(raw) && typeof raw.agent_id === 'string' ? raw.agent_id : undefined
+  const agent = call.actAs(requested)
+  const permitted = [...call.snapshot.backends.values()].filter(({ name }) => call.permits(agent, name))
+  return new Map(permitted.map(backend => [backend.name, backend.toolsKnownTo(call.owner)]))
+}
+
 const asGiven = (args: unknown): JsonObject => (isJsonObject(args) ? args : {})
 
 /** The call that was meant. Throws INVALID_ARGUMENTS when that cannot be told. */
-function readCall(raw: unknown, backends: ReadonlyMap<string, Backend>): WantedCall {
+function readCall(raw: unknown, servers: ReadonlyMap<string, ToolList | undefined>): WantedCall {
   const isRealTool = (server: unknown, tool: unknown) =>
-    typeof server === 'string' && backends.get(server)?.knownTools?.byName.has(String(tool)) === true
+    typeof server === 'string' && servers.get(server)?.byName.has(String(tool)) === true
   const {
     server,
     tool,
@@ -123,7 +130,7 @@ function readCall(raw: unknown, backends: ReadonlyMap<string, Backend>): WantedC
     timeout_ms,
     agent_id,
   } = parseArguments(Accepted, unnestCall(raw, isRealTool))
-  const candidates = toolCandidates(server, tool, backends.keys())
+  const candidates = toolCandidates(server, tool, servers.keys())
   if (!candidates) {
     const details = { path: '/server', schema: z.toJSONSchema(Listed.shape.server) }
     throw new GatewayError('INVALID_ARGUMENTS', '/server: is missing: say which server has the tool', { details })

@@ -236,7 +236,7 @@ export class Front {
   }
 
   #call(entry: Entry, caller: Caller): GatewayCall {
-    return new GatewayCall(caller, this.#runtime.current, 'server' in entry)
+    return new GatewayCall(caller, this.#runtime.current, 'server' in entry ? entry.server : undefined)
   }
 
   #endpoint(entry: Entry, { principal }: Pick<Caller, 'principal'>): Endpoint {

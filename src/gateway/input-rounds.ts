@@ -13,6 +13,7 @@ const MISSING_CAPABILITY = -32021
 // A person is not asked more often for one call, and a server that only wants to be asked again has to wait.
 const MAX_ROUNDS = 10
 const PACE_MS = 1_000
+const MAX_QUESTIONS = 64
 
 /** Serves a request; what the backend wants to know first comes as an `input_required` result, or by `caller.client.ask`. */
 export type Serve = (caller: Caller) => Promise<RawResult>
@@ -116,6 +117,8 @@ async function askMeanwhile(caller: Caller, client: NonNullable<Caller['client']
     if (!isInputRequired(result)) return result
     const requests = Object.entries(isJsonObject(result.inputRequests) ? result.inputRequests : {})
     if (requests.length === 0) await wait(PACE_MS)
+    if (requests.length > MAX_QUESTIONS)
+      throw new ProtocolError(INTERNAL_ERROR, `the server asks ${requests.length} questions at once`)
     retry = {
       inputResponses: await answersTo(requests, client, caller.signal),
       ...(result.requestState !== undefined && { requestState: result.requestState }),

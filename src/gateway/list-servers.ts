@@ -1,8 +1,7 @@
 import { z } from 'zod'
 import type { Backend } from '../backends/backend.js'
 import { decide } from '../rules/decide.js'
-import type { Snapshot } from './snapshot.js'
-import { agentId, describeTool, type GatewayTool, parseArguments, toResult } from './tool.js'
+import { agentId, describeTool, type GatewayCall, type GatewayTool, parseArguments, toResult } from './tool.js'
 
 const Arguments = z.strictObject({
   include_metadata: z.boolean().optional().describe('Also say how each server is reached'),
@@ -23,20 +22,20 @@ export const listServers: GatewayTool = {
     const visible = [...call.snapshot.backends.values()].filter(
       ({ name }) => decide(call.snapshot.rules, { agent, server: name }).decision === 'allow',
     )
-    return toResult({ servers: visible.map(backend => describeServer(call.snapshot, agent, backend, withMetadata)) })
+    return toResult({ servers: visible.map(backend => describeServer(call, agent, backend, withMetadata)) })
   },
 }
 
 function describeServer(
-  { rules }: Snapshot,
+  { snapshot: { rules }, owner }: GatewayCall,
   agent: string,
   backend: Backend,
   withMetadata: boolean,
 ): Record<string, unknown> {
-  const { config, name: server, knownTools } = backend
-  const seen = knownTools?.tools.filter(
-    ({ definition }) => decide(rules, { agent, server, tool: definition.name }).decision === 'allow',
-  )
+  const { config, name: server } = backend
+  const seen = backend
+    .toolsKnownTo(owner)
+    ?.tools.filter(({ definition }) => decide(rules, { agent, server, tool: definition.name }).decision === 'allow')
   return {
     name: server,
     ...(config.description !== undefined && { description: config.description }),

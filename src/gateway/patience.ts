@@ -4,7 +4,7 @@ import { toGatewayError } from '../errors/gateway-error.js'
 import type { GatewayCall } from './tool.js'
 
 // For a server nobody has heard of yet. One that takes longer goes on starting: the next list has it, and clients hear of it.
-const PATIENCE_MS = 1_200
+const PATIENCE_MS = 3_000
 // For one that has used that up before: nothing is held up by it a second time.
 const SECOND_PATIENCE_MS = 100
 const late = new WeakSet<Backend>()
@@ -14,8 +14,9 @@ export async function askPatiently<T>(
   call: GatewayCall,
   backend: Backend,
   ask: (clock: CallClock) => Promise<T>,
+  patienceMs = PATIENCE_MS,
 ): Promise<T> {
-  const timeoutMs = late.has(backend) ? SECOND_PATIENCE_MS : PATIENCE_MS
+  const timeoutMs = late.has(backend) ? SECOND_PATIENCE_MS : patienceMs
   const clock = backend.startClock({ timeoutMs, signal: call.caller.signal })
   try {
     const answer = await ask(clock)

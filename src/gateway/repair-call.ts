@@ -44,7 +44,10 @@ export function toolCandidates(
   }
   const owners = [...servers].filter(name => tool.startsWith(`${name}__`) && tool.length > name.length + 2)
   const owner = owners.sort((a, b) => b.length - a.length)[0]
-  return owner === undefined ? undefined : { server: owner, tools: [tool.slice(owner.length + 2)] }
+  if (owner !== undefined) return { server: owner, tools: [tool.slice(owner.length + 2)] }
+  // A server that is not there is denied like one that the caller may not use.
+  const at = tool.indexOf('__')
+  return at > 0 && at < tool.length - 2 ? { server: tool.slice(0, at), tools: [tool.slice(at + 2)] } : undefined
 }
 
 /** The parts of a tool that repairing its arguments needs. */

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import {
+  isJSONRPCResultResponse,
   type McpRequestContext,
   ProtocolError,
   type Result,
@@ -24,6 +25,7 @@ export const serverInfo = { name: 'agent-mcp-gateway', title: 'Agent MCP Gateway
 
 const CAPABILITIES = 'io.modelcontextprotocol/clientCapabilities'
 const LOG_LEVEL = 'io.modelcontextprotocol/logLevel'
+const INTERNAL_ERROR = -32603
 const LISTS = ['tools', 'prompts', 'resources'] as const
 
 /** Builds the SDK's server for one exchange (2026 over HTTP) or one connection (a session of 2025, or stdio). */
@@ -173,6 +175,9 @@ export class RelayServer extends Server {
     const result = await front.request(entry, method, params, caller)
     if (method.endsWith('/list')) this.#watchLists()
     await Promise.all(notices) // the result ends the stream that they travel on
+    // The SDK's transports let go of what they do not take for a response, and nobody would be answered.
+    if (!isJSONRPCResultResponse({ jsonrpc: '2.0', id: 0, result }))
+      throw new ProtocolError(INTERNAL_ERROR, 'the server answered with something that is not an MCP result')
     return result as Result
   }
 

@@ -1,3 +1,4 @@
+import { PassThrough } from 'node:stream'
 import { setTimeout as wait } from 'node:timers/promises'
 import type { JSONRPCMessage, McpRequestContext } from '@modelcontextprotocol/server'
 import { StdioServerTransport, serveStdio } from '@modelcontextprotocol/server/stdio'
@@ -10,6 +11,8 @@ import type { RelayServer, ServerFactory } from './server.js'
 const PATIENCE_MS = 60_000
 // For the acknowledgement of a subscription.
 const READY_MS = 500
+// For what is under way when the client has nothing more to say.
+const DRAIN_MS = 5_000
 
 /** MCP on stdin and stdout, either era. */
 export function openStdioFront(factory: ServerFactory, entry: Entry, logger: Logger): { close(): Promise<void> } {
@@ -37,6 +40,33 @@ export const stdinEnded = (): Promise<void> =>
  */
 class ListenedTransport extends StdioServerTransport {
   server: RelayServer | undefined
+  readonly #unanswered = new Set<unknown>()
+  #isDrained: (() => void) | undefined
+
+  constructor() {
+    const input = new PassThrough()
+    super(input, process.stdout)
+    process.stdin.pipe(input, { end: false })
+    // The SDK ends everything with its input; what was asked for before is answered first.
+    process.stdin.once('end', () => void this.#drained().then(() => input.end()))
+    process.stdin.once('error', () => input.end())
+  }
+
+  override send(message: JSONRPCMessage): Promise<void> {
+    if (!('method' in message)) {
+      this.#unanswered.delete(message.id)
+      if (this.#unanswered.size === 0) this.#isDrained?.()
+    }
+    return super.send(message)
+  }
+
+  async #drained(): Promise<void> {
+    if (this.#unanswered.size === 0) return
+    const answered = new Promise<void>(resolve => {
+      this.#isDrained = resolve
+    })
+    await Promise.race([answered, wait(DRAIN_MS, undefined, { ref: false })])
+  }
   readonly #watching = new Map<unknown, Promise<() => void>>()
 
   override async start(): Promise<void> {
@@ -56,6 +86,8 @@ class ListenedTransport extends StdioServerTransport {
   }
 
   #overhear(message: JSONRPCMessage): Promise<unknown> | undefined {
+    if ('method' in message && 'id' in message && message.method !== 'subscriptions/listen')
+      this.#unanswered.add(message.id)
     if (!('method' in message) || !this.server) return undefined
     const { params } = message
     if (message.method === 'subscriptions/listen' && 'id' in message) {

@@ -60,8 +60,12 @@ export class GatewayCall {
   /** True where one client talks to one backend as if there were nobody in between. */
   readonly isOneToOne: boolean
 
-  constructor(caller: Caller, snapshot: Snapshot, isOneToOne = false) {
-    this.isOneToOne = isOneToOne
+  /** The server whose door the call came in by. */
+  readonly onlyServer: string | undefined
+
+  constructor(caller: Caller, snapshot: Snapshot, onlyServer?: string) {
+    this.onlyServer = onlyServer
+    this.isOneToOne = onlyServer !== undefined
     this.caller = { ...caller, meta: withoutHopFields(caller.meta) }
     this.snapshot = snapshot
   }
@@ -112,8 +116,8 @@ export class GatewayCall {
     }
     if (!features) return undefined
     // Nobody tells later that its roots have changed.
-    const declared = features.roots ? { ...capabilities, roots: {} } : capabilities
-    return { key: JSON.stringify([this.caller.principal.id, features]), capabilities: declared }
+    const declared = features.roots ? { ...features, roots: {} } : features
+    return { key: JSON.stringify([this.caller.principal.id, declared]), capabilities: declared }
   }
 }
 

@@ -1,8 +1,9 @@
 import { hash } from 'node:crypto'
 import type { Tool } from '@modelcontextprotocol/server'
 
-/** Servers that change a list change it several times in a row. */
-const SETTLE_MS = 50
+/** Servers that change a list change it several times in a row, and some never stop. */
+export const SETTLE_MS = 50
+export const PAUSE_MS = 1_000
 
 /** Notices when the tools that one caller sees have changed: what the others see is no news to it. */
 export class VisibleTools {
@@ -10,6 +11,7 @@ export class VisibleTools {
   readonly #onChange: () => void
   #seen: Promise<string | undefined>
   #timer: NodeJS.Timeout | undefined
+  #checkedAt = 0
 
   /** `list` reads them; the first time at once, for there is nothing to compare with yet. */
   constructor(list: () => Promise<readonly Tool[]>, onChange: () => void) {
@@ -25,10 +27,12 @@ export class VisibleTools {
 
   /** Something has changed, perhaps nothing that shows. */
   check(): void {
+    const delayMs = Math.max(SETTLE_MS, this.#checkedAt + PAUSE_MS - Date.now())
     this.#timer ??= setTimeout(() => {
       this.#timer = undefined
+      this.#checkedAt = Date.now()
       void this.#compare()
-    }, SETTLE_MS).unref()
+    }, delayMs).unref()
   }
 
   close(): void {

@@ -61,14 +61,14 @@ export function createHttpApp(options: HttpAppOptions): HttpApp {
   app.get('/.well-known/jwks.json', c => c.json(jwks, 200, PUBLIC))
 
   const atMcp = requireBearer({
-    verifier: verifierFor(undefined),
+    verifier: () => verifierFor(undefined),
     metadataUrl: protectedResourceMetadataUrl(resource),
     scopes: SCOPES,
   })
   const atServer = requireBearer(c => {
     const server = c.req.param('server') ?? ''
     const metadataUrl = protectedResourceMetadataUrl(serverResource(server))
-    return { verifier: verifierFor(server), metadataUrl, scopes: SCOPES }
+    return { verifier: () => verifierFor(server), metadataUrl, scopes: SCOPES }
   })
   app.post('/mcp', atMcp, limitBody, c => routes.post(c, { expose: exposed(c) }))
   app.all('/mcp', atMcp, c => routes.other(c, { expose: exposed(c) }))
@@ -76,7 +76,7 @@ export function createHttpApp(options: HttpAppOptions): HttpApp {
   app.all('/servers/:server/mcp', atServer, c => routes.other(c, { server: c.req.param('server') }))
 
   const forStatus = requireBearer({
-    verifier: options.status.verifier,
+    verifier: () => options.status.verifier,
     metadataUrl: protectedResourceMetadataUrl(resource),
     scopes: SCOPES,
   })

@@ -5,7 +5,8 @@ import type { Principal } from '../identity/principal.js'
 import { InvalidTokenError, type TokenVerifier, type VerifiedToken } from '../identity/token-verifier.js'
 
 export interface BearerOptions {
-  readonly verifier: TokenVerifier
+  /** Made only for those who bring a token. */
+  readonly verifier: () => TokenVerifier
   /** Absolute URL of the protected-resource metadata document. */
   readonly metadataUrl: string
   readonly scopes: readonly string[]
@@ -50,7 +51,7 @@ export function requireBearer(options: BearerOptions | ((c: Context) => BearerOp
       })
     }
     try {
-      c.set('token', await verifier.verify(token))
+      c.set('token', await verifier().verify(token))
     } catch (error) {
       if (!(error instanceof InvalidTokenError)) throw error
       const body = { error: 'invalid_token', error_description: error.description }

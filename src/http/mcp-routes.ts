@@ -10,6 +10,7 @@ import { type Authenticated, toAuthInfo } from './bearer.js'
 import { type DirectCall, readDirectCall, statusOf, toDirectResponse } from './direct-lane.js'
 import type { Cancellation, Entry, Front } from './front.js'
 import { Sessions } from './sessions.js'
+import { withEnds } from './streams.js'
 import { Subscriptions } from './subscriptions.js'
 
 /** What a request brings along: the sockets of Node's server, and the token once it is verified. */
@@ -29,6 +30,8 @@ export interface McpRoutes {
 }
 
 const HEADER_MISMATCH = -32020
+/** What a client says about itself is kept as long as its session. */
+const MAX_INITIALIZE = 64 * 1024
 const LOG_LEVEL = 'io.modelcontextprotocol/logLevel'
 // Handlers are small; one for each door that is in use.
 const MAX_DOORS = 1_000
@@ -76,6 +79,7 @@ export function createMcpRoutes({ front, serverInfo, logger }: McpRoutesOptions)
         )
         if (problem !== undefined) return c.json(mismatch(problem, idOf(body)), 400)
       }
+      if (body?.method === 'initialize' && text.length > MAX_INITIALIZE) return c.json(tooLong(idOf(body)), 413)
       const call = readDirectCall(parsed.value, headers)
       if (call) return callPlainly(c, entry, call)
 
@@ -88,10 +92,10 @@ export function createMcpRoutes({ front, serverInfo, logger }: McpRoutesOptions)
       }
       if (body?.method === 'subscriptions/listen' && !(await isLegacyRequest(request, body)))
         return subscriptions.listen({ ...asked, parsedBody: body })
-      return handlerFor(entry, wantsNews(body)).fetch(request, {
-        authInfo: toAuthInfo(token),
-        parsedBody: parsed.value,
-      })
+      const options = { authInfo: toAuthInfo(token), parsedBody: parsed.value }
+      const response = await handlerFor(entry, wantsNews(body)).fetch(request, options)
+      const isStream = response.headers.get('content-type')?.startsWith('text/event-stream')
+      return isStream ? withEnds(response, { onEnd: () => {} }) : response
     },
 
     async other(c, entry) {
@@ -137,6 +141,12 @@ const mismatch = (problem: string, id: unknown) => ({
   jsonrpc: '2.0',
   id,
   error: { code: HEADER_MISMATCH, message: `Bad Request: the request headers and body disagree: ${problem}` },
+})
+
+const tooLong = (id: unknown) => ({
+  jsonrpc: '2.0',
+  id,
+  error: { code: -32600, message: `Invalid Request: an initialize has at most ${MAX_INITIALIZE} characters` },
 })
 
 /** A server that is not there and one that the caller may not use are the same to it. */

@@ -6,7 +6,10 @@ export interface StreamEnds {
   readonly signal?: AbortSignal
 }
 
-/** The same response, whose end is noticed and may be brought about. */
+// What a client has not read yet. One that does not read at all must not be the memory of everybody.
+const MAX_UNREAD_BYTES = 4 * 1024 * 1024
+
+/** The same response, whose end is noticed and may be brought about, and which ends when its client does not read it. */
 export function withEnds(response: Response, { onEnd, signal }: StreamEnds): Response {
   if (response.body === null) {
     onEnd()
@@ -17,42 +20,54 @@ export function withEnds(response: Response, { onEnd, signal }: StreamEnds): Res
   const end = () => {
     if (isOver) return
     isOver = true
-    signal?.removeEventListener('abort', stop)
+    signal?.removeEventListener('abort', cut)
     onEnd()
   }
-  let out: ReadableStreamDefaultController<Uint8Array> | undefined
-  const stop = () => {
-    void reader.cancel().catch(() => {})
+  let cut = () => {}
+  /** Reads ahead of the client: what is produced is counted here, and waits nowhere else. */
+  const pump = async (out: ReadableStreamDefaultController<Uint8Array>): Promise<void> => {
     try {
-      out?.close()
-    } catch {
-      // The client has hung up before.
-    }
-    end()
-  }
-  const body = new ReadableStream<Uint8Array>({
-    start(controller) {
-      out = controller
-      if (signal?.aborted) stop()
-      else signal?.addEventListener('abort', stop, { once: true })
-    },
-    async pull(controller) {
-      try {
+      for (;;) {
         const { value, done } = await reader.read()
         if (isOver) return
-        if (!done) return controller.enqueue(value)
-        end()
-        controller.close()
-      } catch (error) {
-        end()
-        controller.error(error)
+        if (done) break
+        out.enqueue(value)
+        if ((out.desiredSize ?? 0) < 0)
+          throw new Error(`the client has left more than ${MAX_UNREAD_BYTES} bytes unread`)
       }
-    },
-    async cancel(reason) {
+      out.close()
+    } catch (error) {
+      if (!isOver) out.error(error)
+      void reader.cancel(error).catch(() => {})
+    } finally {
       end()
-      await reader.cancel(reason)
+    }
+  }
+  const body = new ReadableStream<Uint8Array>(
+    {
+      start(out) {
+        cut = () => {
+          end()
+          void reader.cancel().catch(() => {})
+          try {
+            out.close()
+          } catch {
+            // The client has hung up before.
+          }
+        }
+        if (signal?.aborted) cut()
+        else {
+          signal?.addEventListener('abort', cut, { once: true })
+          void pump(out)
+        }
+      },
+      async cancel(reason) {
+        end()
+        await reader.cancel(reason)
+      },
     },
-  })
+    new ByteLengthQueuingStrategy({ highWaterMark: MAX_UNREAD_BYTES }),
+  )
   const { status, statusText, headers } = response
   return new Response(body, { status, statusText, headers })
 }

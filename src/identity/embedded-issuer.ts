@@ -13,7 +13,7 @@ const ENTRY = 'embedded-issuer'
 export const LOCAL_AUDIENCE = 'urn:agent-mcp-gateway:local'
 
 /** Audience of tokens for what only the person at this machine may ask of a running gateway: how it is. */
-export const STATUS_AUDIENCE = 'urn:agent-mcp-gateway:status'
+export const statusAudience = (instance: string): string => `${instance}:status`
 
 const StoredKey = z.object({
   kty: z.literal('EC'),

@@ -32,6 +32,8 @@ export interface TokenVerifierOptions {
   readonly algorithms: readonly string[]
   readonly keys: JWTVerifyGetKey
   readonly clockToleranceSeconds?: number
+  /** How many good tokens are remembered. */
+  readonly maxCached?: number
   readonly now?: () => number
 }
 
@@ -45,8 +47,8 @@ const MAX_CACHED_TOKENS = 10_000
 
 /** Verifies JWT access tokens (RFC 9068, RFC 8725). A signature is checked once: good tokens are remembered by hash until they expire. */
 export function createTokenVerifier(options: TokenVerifierOptions): TokenVerifier {
-  const { clockToleranceSeconds = 60, now = Date.now } = options
-  const verified = new LRUCache<string, VerifiedToken>({ max: MAX_CACHED_TOKENS })
+  const { clockToleranceSeconds = 60, now = Date.now, maxCached = MAX_CACHED_TOKENS } = options
+  const verified = new LRUCache<string, VerifiedToken>({ max: maxCached })
 
   return {
     async verify(token) {

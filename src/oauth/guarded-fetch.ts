@@ -85,7 +85,7 @@ function mayReach(address: string, { isLoopback, guard }: { isLoopback: boolean;
 
 async function fetchOnce(url: URL, init: GuardedInit & { signal: AbortSignal }, guard: Guard): Promise<Response> {
   // Behind a proxy names are resolved there; what can be checked here is the address that is written in a URL.
-  const agent = openDispatcher({ connect: { lookup: checkedLookup(url, guard) } })
+  const agent = openDispatcher(url, { connect: { lookup: checkedLookup(url, guard) } })
   try {
     const response = await undiciFetch(url, {
       method: init.method ?? 'GET',

@@ -1,8 +1,8 @@
 import { rm } from 'node:fs/promises'
 import { pino } from 'pino'
-import { afterEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { Supervision } from '../../src/backends/supervision.js'
-import { GatewayError } from '../../src/errors/gateway-error.js'
+import { GatewayError, messageOf } from '../../src/errors/gateway-error.js'
 import { openBackend, openDirectory } from '../fixtures/backend.js'
 import { openTestGateway, type TestGateway, type TestResult } from '../fixtures/gateway.js'
 import { ask, mcpRequest } from '../fixtures/http.js'
@@ -190,19 +190,26 @@ describe('a server that crashes', () => {
 })
 
 describe('how often it may end', () => {
+  beforeEach(() => void vi.useFakeTimers({ toFake: ['Date'] }))
+  afterEach(() => void vi.useRealTimers())
+
   const open = () =>
     new Supervision({
       server: 'any',
       logger: pino({ level: 'silent' }),
       authorization: undefined,
-      explain: (error, retryAt) =>
-        error instanceof GatewayError
-          ? new GatewayError(error.code, error.message, { details: { retry_at: String(retryAt) } })
-          : new GatewayError('INTERNAL', String(error)),
+      explain: error => new GatewayError('SERVER_UNAVAILABLE', messageOf(error)),
     })
+  const endAfter = (supervision: Supervision, ranMs: number) => {
+    const startedAt = Date.now()
+    vi.setSystemTime(startedAt + ranMs)
+    supervision.onCrash('the process ended', { startedAt, stderr: [] })
+  }
+  /** A process starts, runs so long, and ends; gives how long the next one has to wait. */
   const crash = (supervision: Supervision, ranMs: number) => {
-    supervision.onCrash('the process ended', { ranMs, stderr: [] })
+    endAfter(supervision, ranMs)
     const { delayMs } = supervision
+    vi.setSystemTime(Date.now() + delayMs + 1)
     supervision.onConnected()
     return delayMs
   }
@@ -210,7 +217,7 @@ describe('how often it may end', () => {
   test('after sustained use: always at once', async () => {
     const supervision = open()
     for (let times = 0; times < 20; times++) expect(crash(supervision, SUSTAINED_MS)).toBe(0)
-    supervision.onCrash('the process ended', { ranMs: SUSTAINED_MS, stderr: [] })
+    endAfter(supervision, SUSTAINED_MS)
     expect(supervision.failure).toBeUndefined()
     await supervision.admit()
   })
@@ -371,6 +378,10 @@ describe('of five servers one refuses, one hangs in the handshake, one crashes o
         expect(structuredContent).toMatchObject({ label: server })
       }
       await step('list again', 'tools/list', {})
+      if (expose === 'direct') {
+        await step('prompts', 'prompts/list', {})
+        await step('resources', 'resources/list', {})
+      }
       await step('search again', 'tools/call', tool('search_tools', { query: 'paint' }))
       return steps
     } finally {

@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { createInterface } from 'node:readline'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { type Directory, openDirectory } from '../fixtures/backend.js'
 import { CLIENTS, type ClientOptions, type StdioDoor, type TestClient } from '../fixtures/clients.js'
@@ -71,27 +72,38 @@ describe('many clients of one gateway', () => {
   test('ten connects, half of either era: one process a server', async () => {
     await open()
     const { process: gateway } = await shared.serve()
-    const ten = await Promise.all(TEN.map(line => connect(line, shared.connectDoor())))
+    const ten = await Promise.all(TEN.map(line => connect(line, shared.connectDoor(), { capabilities: {} })))
     const answers = await Promise.all(ten.flatMap(client => [who(client), who(client), who(client, 'other')]))
     expect(answers.filter(({ isError }) => isError)).toEqual([])
     expect([directory.lines('worker').length, directory.lines('other').length]).toEqual([1, 1])
     expect(new Set(answers.map(({ structuredContent }) => structuredContent.pid)).size).toBe(2)
     // What one leaves, the others keep.
-    await Promise.all(clients.splice(0, 9).map(client => client[Symbol.asyncDispose]()))
+    await Promise.all(ten.slice(0, 9).map(client => client[Symbol.asyncDispose]()))
     expect((await who(ten[9] as TestClient)).isError).toBeUndefined()
     expect([gateway.exitCode, directory.lines('worker').length]).toEqual([null, 1])
   })
 
+  test.each(CLIENTS)('five of a kind that can be asked: one process a server ($name)', async line => {
+    await open()
+    await shared.serve()
+    const five = await Promise.all(Array.from({ length: 5 }, () => connect(line, shared.connectDoor())))
+    const answers = await Promise.all(five.flatMap(client => [who(client), who(client)]))
+    expect(answers.filter(({ isError }) => isError)).toEqual([])
+    expect(directory.lines('worker')).toHaveLength(1)
+  })
+
   test('--spawn: many at once start one gateway, which outlives them', async () => {
     await open()
-    const many = await Promise.all(TEN.slice(2, 8).map(line => connect(line, shared.connectDoor(['--spawn']))))
+    const many = await Promise.all(
+      TEN.slice(2, 8).map(line => connect(line, shared.connectDoor(['--spawn']), { capabilities: {} })),
+    )
     const answers = await Promise.all(many.map(client => who(client)))
     expect(answers.filter(({ isError }) => isError)).toEqual([])
     const [gateway, ...others] = await running()
     expect([others, directory.lines('worker').length]).toEqual([[], 1])
     await Promise.all(clients.splice(0).map(client => client[Symbol.asyncDispose]()))
     expect(isRunning(Number(gateway?.pid))).toBe(true)
-    const late = await connect(MODERN, shared.connectDoor(['--spawn']))
+    const late = await connect(MODERN, shared.connectDoor(['--spawn']), { capabilities: {} })
     expect((await who(late)).structuredContent).toMatchObject({ pid: Number(directory.lines('worker')[0]) })
     expect(await running()).toHaveLength(1)
   })
@@ -135,7 +147,7 @@ describe.each(CLIENTS)('through it, for $name', line => {
     const news: number[] = []
     await talk(
       'progress',
-      { steps: 3, everyMs: 20 },
+      { steps: 3, everyMs: 100 },
       { onProgress: ({ progress }: { progress: number }) => news.push(progress) },
     )
     expect(news).toEqual([1, 2, 3])
@@ -182,6 +194,38 @@ describe.each(CLIENTS)('through it, for $name', line => {
     )
   })
 })
+
+test.each(['legacy', 'modern'] as const)(
+  'progress comes in full and in order before the result, as it is on the wire (%s)',
+  async era => {
+    await open()
+    await shared.serve()
+    const { command, args, ...options } = shared.connectDoor()
+    const child = spawn(command, args, { ...options, stdio: ['pipe', 'pipe', 'inherit'] })
+    const heard: { id?: number; method?: string; params?: { progress?: number } }[] = []
+    createInterface({ input: child.stdout }).on('line', line => heard.push(JSON.parse(line)))
+    const send = (message: object) => child.stdin.write(`${JSON.stringify({ jsonrpc: '2.0', ...message })}\n`)
+    if (era === 'legacy') {
+      const clientInfo = { name: 't', version: '1' }
+      send({ id: 0, method: 'initialize', params: { protocolVersion: '2025-11-25', capabilities: {}, clientInfo } })
+      await expect.poll(() => heard).toHaveLength(1)
+      send({ method: 'notifications/initialized' })
+    }
+    const envelope = {
+      'io.modelcontextprotocol/protocolVersion': '2026-07-28',
+      'io.modelcontextprotocol/clientCapabilities': {},
+    }
+    const _meta = { progressToken: 'p', ...(era === 'modern' && envelope) }
+    const steps = 50
+    const toolCall = { server: 'talker', tool: 'progress', args: { steps } }
+    send({ id: 1, method: 'tools/call', params: { name: 'execute_tool', arguments: toolCall, _meta } })
+    await expect.poll(() => heard.some(({ id }) => id === 1)).toBe(true)
+    const news = heard.slice(era === 'legacy' ? 1 : 0, -1).map(({ params }) => params?.progress)
+    expect([news, heard.at(-1)?.id]).toEqual([Array.from({ length: steps }, (_, index) => index + 1), 1])
+    child.stdin.end()
+    await once(child, 'exit')
+  },
+)
 
 describe.each(CLIENTS)('when the gateway is started again on its port, $name', line => {
   let served: Served

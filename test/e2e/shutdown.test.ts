@@ -71,21 +71,27 @@ describe('serve, on SIGTERM', () => {
     for (const pid of [pidIn('worker'), ...children]) await expect.poll(() => isRunning(pid)).toBe(false)
   })
 
-  test.each(['SIGTERM', 'SIGINT', 'SIGHUP'] as const)('(%s) is not ready any more, refuses new calls, and finishes what is under way', async signal => {
-    const { answer, go } = await begin(served)
-    served.process.kill(signal)
-    await expect.poll(() => ready(served)).toBe(503)
-    expect((await ask(new URL('/health', served.url).href)).status).toBe(200)
-    const refused = await execute(served, 'worker', 'who')
-    if (refused.status !== 503)
-      expect(resultOf(refused)).toMatchObject({ isError: true, structuredContent: { error: { code: 'SHUTTING_DOWN' } } })
-    go()
-    const finished = await answer
-    if (finished instanceof Error) throw finished
-    expect(resultOf(finished)).toMatchObject({ structuredContent: { pid: pidIn('worker') } })
-    expect(await exited).toEqual([0, null])
-    await expect.poll(() => isRunning(pidIn('worker'))).toBe(false)
-  })
+  test.each(['SIGTERM', 'SIGINT', 'SIGHUP'] as const)(
+    '(%s) is not ready any more, refuses new calls, and finishes what is under way',
+    async signal => {
+      const { answer, go } = await begin(served)
+      served.process.kill(signal)
+      await expect.poll(() => ready(served)).toBe(503)
+      expect((await ask(new URL('/health', served.url).href)).status).toBe(200)
+      const refused = await execute(served, 'worker', 'who')
+      if (refused.status !== 503)
+        expect(resultOf(refused)).toMatchObject({
+          isError: true,
+          structuredContent: { error: { code: 'SHUTTING_DOWN' } },
+        })
+      go()
+      const finished = await answer
+      if (finished instanceof Error) throw finished
+      expect(resultOf(finished)).toMatchObject({ structuredContent: { pid: pidIn('worker') } })
+      expect(await exited).toEqual([0, null])
+      await expect.poll(() => isRunning(pidIn('worker'))).toBe(false)
+    },
+  )
 
   test('waits for calls of either era, on sessions and off them', async () => {
     const token = await shared.token('tester')
@@ -95,17 +101,24 @@ describe('serve, on SIGTERM', () => {
     const calls = [
       session.call('execute_tool', args, { progressToken: 'p' }).then(({ answer }) => answer.result),
       session.call('execute_tool', args).then(({ answer }) => answer.result),
-      ask(served.url, mcpRequest('legacy', token, 'tools/call', { name: 'execute_tool', arguments: args })).then(resultOf),
+      ask(served.url, mcpRequest('legacy', token, 'tools/call', { name: 'execute_tool', arguments: args })).then(
+        resultOf,
+      ),
       ask(
         served.url,
-        mcpRequest('modern', token, 'tools/call', { name: 'execute_tool', arguments: args, _meta: { progressToken: 'q' } }),
+        mcpRequest('modern', token, 'tools/call', {
+          name: 'execute_tool',
+          arguments: args,
+          _meta: { progressToken: 'q' },
+        }),
       ).then(resultOf),
     ]
     await expect.poll(() => directory.lines('together.begun')).toEqual(['xxxx'])
     served.process.kill('SIGTERM')
     await expect.poll(() => ready(served)).toBe(503)
     release(file)
-    for (const result of await Promise.all(calls)) expect(result).toMatchObject({ structuredContent: { pid: pidIn('modern') } })
+    for (const result of await Promise.all(calls))
+      expect(result).toMatchObject({ structuredContent: { pid: pidIn('modern') } })
     expect(await exited).toEqual([0, null])
   })
 
@@ -157,9 +170,7 @@ describe('serve, on SIGTERM', () => {
   test('says goodbye to the servers elsewhere', async () => {
     await using http = await openLegacySessions(createRichServer({ eras: ['legacy'], countExecution: () => 0 }))
     await shared.saveServers({ web: { url: http.url } })
-    await expect
-      .poll(async () => resultOf(await execute(served, 'web', 'text')).isError)
-      .toBeUndefined()
+    await expect.poll(async () => resultOf(await execute(served, 'web', 'text')).isError).toBeUndefined()
     served.process.kill('SIGTERM')
     expect(await exited).toEqual([0, null])
     expect(http.received.some(({ method }) => method === 'DELETE')).toBe(true)
@@ -180,7 +191,10 @@ describe('serve, on SIGTERM', () => {
   })
 
   test('while it is still coming up ends too', async () => {
-    const early = spawnGateway(['serve', '--port', '0'], { cwd: shared.directory, env: { ...shared.env, LOG_LEVEL: 'info' } })
+    const early = spawnGateway(['serve', '--port', '0'], {
+      cwd: shared.directory,
+      env: { ...shared.env, LOG_LEVEL: 'info' },
+    })
     await expect.poll(() => early.output.stderr).not.toBe('')
     expect(await end(early)).toBe(0)
   })
@@ -206,22 +220,26 @@ describe('stdio', () => {
   })
   afterEach(() => end(gateway, 'SIGKILL'))
 
-  const send = (message: Record<string, unknown>) => gateway.stdin.write(`${JSON.stringify({ jsonrpc: '2.0', ...message })}\n`)
+  const send = (message: Record<string, unknown>) =>
+    gateway.stdin.write(`${JSON.stringify({ jsonrpc: '2.0', ...message })}\n`)
   const executeOver = (id: number, server: string, tool: string, args = {}) =>
     send({ id, method: 'tools/call', params: { name: 'execute_tool', arguments: { server, tool, args } } })
   const answerTo = (id: number) => lines.find(line => line.id === id)
   const close = { stdin: () => void gateway.stdin.end(), SIGTERM: () => void gateway.kill('SIGTERM') }
 
-  test.each(['stdin', 'SIGTERM'] as const)('(%s) finishes the call under way, with status 0 and no child', async how => {
-    executeOver(1, 'worker', 'wait', { file: directory.file('go') })
-    await expect.poll(() => directory.lines('go.begun')).toHaveLength(1)
-    const exited = once(gateway, 'exit')
-    close[how]()
-    release(directory.file('go'))
-    expect(await exited).toEqual([0, null])
-    expect(answerTo(1)).toMatchObject({ result: { structuredContent: { pid: pidIn('worker') } } })
-    await expect.poll(() => isRunning(pidIn('worker'))).toBe(false)
-  })
+  test.each(['stdin', 'SIGTERM'] as const)(
+    '(%s) finishes the call under way, with status 0 and no child',
+    async how => {
+      executeOver(1, 'worker', 'wait', { file: directory.file('go') })
+      await expect.poll(() => directory.lines('go.begun')).toHaveLength(1)
+      const exited = once(gateway, 'exit')
+      close[how]()
+      release(directory.file('go'))
+      expect(await exited).toEqual([0, null])
+      expect(answerTo(1)).toMatchObject({ result: { structuredContent: { pid: pidIn('worker') } } })
+      await expect.poll(() => isRunning(pidIn('worker'))).toBe(false)
+    },
+  )
 
   test.each(['stdin', 'SIGTERM'] as const)('(%s) does not wait for ever', async how => {
     executeOver(1, 'worker', 'wait', { file: directory.file('never') })
@@ -233,13 +251,18 @@ describe('stdio', () => {
     await expect.poll(() => isRunning(pidIn('worker'))).toBe(false)
   })
 
-  test('a signal after the end of stdin, or a second one, ends it at once', async () => {
+  test('refuses new calls once it has begun, and ends at once the second time', async () => {
     executeOver(1, 'worker', 'wait', { file: directory.file('never') })
     await expect.poll(() => directory.lines('never.begun')).toHaveLength(1)
     const exited = once(gateway, 'exit')
     gateway.kill('SIGTERM')
-    executeOver(2, 'worker', 'who')
-    await expect.poll(() => answerTo(2)).toMatchObject({ result: { structuredContent: { error: { code: 'SHUTTING_DOWN' } } } })
+    let id = 1
+    const next = async () => {
+      executeOver(++id, 'worker', 'who')
+      await expect.poll(() => answerTo(id)).toBeDefined()
+      return answerTo(id)
+    }
+    await expect.poll(next).toMatchObject({ result: { structuredContent: { error: { code: 'SHUTTING_DOWN' } } } })
     const began = performance.now()
     gateway.kill('SIGTERM')
     await exited

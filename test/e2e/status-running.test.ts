@@ -58,7 +58,15 @@ describe('of a gateway that is running', () => {
     const found = await status()
     expect(found).toEqual({
       servers: [
-        { name: 'well', transport: 'stdio', state: 'ready', era: 'legacy', tools: 4, auth: { kind: 'none' }, pid: Number(directory.lines('well')[0]) },
+        {
+          name: 'well',
+          transport: 'stdio',
+          state: 'ready',
+          era: 'legacy',
+          tools: 4,
+          auth: { kind: 'none' },
+          pid: Number(directory.lines('well')[0]),
+        },
         { name: 'unused', transport: 'stdio', state: 'idle', auth: { kind: 'none' } },
         {
           name: 'down',
@@ -118,7 +126,10 @@ describe('of a gateway that is running', () => {
   })
 
   test('of another configuration is not asked', async () => {
-    const other = await openSharedGateway({ servers: { own: worker() }, rules: RULES }, { GATEWAY_STATE_DIR: shared.stateDirectory })
+    const other = await openSharedGateway(
+      { servers: { own: worker() }, rules: RULES },
+      { GATEWAY_STATE_DIR: shared.stateDirectory },
+    )
     try {
       const { stdout } = await other.run(['status', '--json'])
       const own = JSON.parse(stdout) as Status
@@ -161,7 +172,8 @@ test('without a running gateway it connects by itself, and leaves nothing behind
   expect(stateOf(found, 'unused')).toMatchObject({ state: 'ready' })
   expect(stateOf(found, 'down')).toMatchObject({ state: 'cooling', last_error: expect.stringContaining('status 3') })
   expect(found.config).toEqual({ last_reload: expect.any(String) })
-  for (const name of ['well', 'unused']) await expect.poll(() => isRunning(Number(directory.lines(name)[0]))).toBe(false)
+  for (const name of ['well', 'unused'])
+    await expect.poll(() => isRunning(Number(directory.lines(name)[0]))).toBe(false)
 })
 
 test('a server that is slow to start is `starting`', async () => {
@@ -177,7 +189,8 @@ describe('/status', () => {
   test('wants a token of its own', async () => {
     const served = await shared.serve()
     const url = new URL('/status', served.url).href
-    const get = (token?: string) => ask(url, { headers: token === undefined ? {} : { authorization: `Bearer ${token}` } })
+    const get = (token?: string) =>
+      ask(url, { headers: token === undefined ? {} : { authorization: `Bearer ${token}` } })
     const agents = await shared.token('tester')
     for (const answer of [await get(), await get('rubbish'), await get(agents)]) {
       expect(answer.status).toBe(401)
@@ -185,7 +198,9 @@ describe('/status', () => {
       expect(answer.text).not.toContain('well')
     }
     expect((await get(agents)).headers['www-authenticate']).toContain('error="invalid_token"')
-    expect((await ask(served.url, { method: 'POST', headers: { authorization: `Bearer ${agents}` } })).status).not.toBe(401)
+    expect((await ask(served.url, { method: 'POST', headers: { authorization: `Bearer ${agents}` } })).status).not.toBe(
+      401,
+    )
   })
 
   test.each(['POST', 'DELETE'])('is only read (%s)', async method => {

@@ -72,7 +72,7 @@ test('a retired backend finishes its calls and then ends its process', async () 
       async () => (await server.ask<{ methods: string[] }>('report')).methods.filter(m => m === 'tools/call').length,
     )
     .toBeGreaterThan(1)
-  server.backend.retire()
+  void server.backend.retire()
   expect(await call).toEqual({ steps: 3 })
   await expect.poll(() => isRunning(pid), { timeout: 5_000 }).toBe(false)
 })

@@ -79,6 +79,7 @@ export class Backend {
       server: config.name,
       logger,
       authorization: this.#authorization,
+      isProcess: config.transport === 'stdio',
       maxRetryMs: patience?.maxRetryMs,
       explain: (error, retryAt) => this.#explain(error, retryAt),
     })

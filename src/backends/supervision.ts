@@ -1,7 +1,7 @@
 import { GatewayError, messageOf } from '../errors/gateway-error.js'
 import type { Logger } from '../observability/logger.js'
 import type { BackendAuthorization } from './authorization.js'
-import { BackendRefusal, ConnectionBroken, SessionLost } from './call.js'
+import { BackendRefusal, ConnectionBroken, SessionLost, Unreachable } from './call.js'
 
 const RETRY_MS = { first: 1_000, max: 60_000 }
 // A server may ask for more patience than our own, within reason.
@@ -17,6 +17,8 @@ export interface SupervisionOptions {
   readonly server: string
   readonly logger: Logger
   readonly authorization: BackendAuthorization | undefined
+  /** A server that was started here, and can be started again. */
+  readonly isProcess: boolean
   /** The longest pause between two tries. */
   readonly maxRetryMs?: number | undefined
   /** Adds what every error about this server says. */
@@ -68,7 +70,7 @@ export class Supervision {
     const asked = reason instanceof GatewayError ? Number(reason.details.retry_after_ms ?? 0) : 0
     this.#failures++
     // What cannot even be started, or dies on the way, is a process that ends by itself all the same.
-    const isCrash = reason instanceof GatewayError && 'stderr' in reason.details
+    const isCrash = this.#options.isProcess && (error instanceof Unreachable || 'stderr' in detailsOf(reason))
     if (isCrash) this.#crashes++
     const delayMs = this.#isParked ? PARKED_MS : this.#backoff(this.#failures)
     return this.#fail(reason, Math.max(delayMs, Math.min(asked, MAX_RETRY_AFTER_MS)))
@@ -113,8 +115,10 @@ export class Supervision {
   }
 }
 
+const detailsOf = (error: Error): object => (error instanceof GatewayError ? error.details : {})
+
 function parked(error: Error, times: number): GatewayError {
-  const details = error instanceof GatewayError ? error.details : {}
+  const details = { ...detailsOf(error) }
   const message = `${error.message}; it has ended ${times} times in a row, and is tried again every ${PARKED_MS / 60_000} minutes only`
   return new GatewayError('SERVER_UNAVAILABLE', message, { cause: error, details })
 }

@@ -17,6 +17,7 @@ import {
   unknownTool,
 } from './endpoint.js'
 import { callBackendTool } from './execute-tool.js'
+import { Patience } from './patience.js'
 import { refusalIn, toProtocolError, URL_ELICITATION_REQUIRED } from './protocol-errors.js'
 import type { Runtime } from './runtime.js'
 import { type GatewayCall, HIDDEN } from './tool.js'
@@ -70,8 +71,9 @@ export class DirectEndpoint implements Endpoint {
     const list = DIRECT_LISTS.find(candidate => candidate.method === method)
     if (list) {
       if (params.cursor !== undefined) throw invalidParams('Invalid cursor') // all of it is on the first page
+      const patience = new Patience(call)
       const lists = permittedBackends(call, agent).map(async backend => {
-        const entries = await entriesOf(call, backend, list)
+        const entries = await entriesOf(call, backend, list, patience)
         return entries.map(entry => list.rename(backend.name, entry))
       })
       return { [list.field]: (await Promise.all(lists)).flat() }

@@ -2,11 +2,9 @@ import type { Backend } from '../backends/backend.js'
 import type { CallClock, RawResult } from '../backends/call.js'
 import { isJsonObject, type JsonObject } from '../json.js'
 import { toDirectName, toDirectUri } from './direct-names.js'
-import { askPatiently } from './patience.js'
+import { Patience } from './patience.js'
 import type { GatewayCall } from './tool.js'
 
-// Many clients read these lists once: worth waiting for a server that starts, but only once.
-export const LIST_MS = 5_000
 const MAX_PAGES = 100
 const MAX_ENTRIES = 10_000
 
@@ -50,8 +48,13 @@ export function permittedBackends(call: GatewayCall, agent: string): Backend[] {
  * The entries of one list of one server, all its pages. A server that has none, or cannot be had in time, contributes nothing: it
  * does not hold up the others, and what is wrong with it is in `gateway status`.
  */
-export async function entriesOf(call: GatewayCall, backend: Backend, list: DirectList): Promise<JsonObject[]> {
-  return askPatiently(call, backend, clock => readEntries(call, backend, list, clock), LIST_MS).catch(() => [])
+export async function entriesOf(
+  call: GatewayCall,
+  backend: Backend,
+  list: DirectList,
+  patience = new Patience(call),
+): Promise<JsonObject[]> {
+  return patience.ask(backend, clock => readEntries(call, backend, list, clock)).catch(() => [])
 }
 
 async function readEntries(

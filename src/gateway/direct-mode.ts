@@ -3,9 +3,9 @@ import type { Backend } from '../backends/backend.js'
 import type { ToolList } from '../backends/tool.js'
 import { resolveAgent } from '../identity/resolve-agent.js'
 import { exposureOf } from '../rules/compile.js'
-import { LIST_MS, permittedBackends } from './direct-lists.js'
+import { permittedBackends } from './direct-lists.js'
 import { splitDirectName, toDirectName } from './direct-names.js'
-import { askPatiently } from './patience.js'
+import { Patience } from './patience.js'
 import type { Snapshot } from './snapshot.js'
 import type { Caller, GatewayCall } from './tool.js'
 
@@ -29,10 +29,11 @@ export function isExposedDirectly({ rules }: Snapshot, { principal }: Pick<Calle
  * the others: its tools are those known from before, or missing.
  */
 export async function listDirectTools(call: GatewayCall, agent: string): Promise<Tool[]> {
+  const patience = new Patience(call)
   const lists = await Promise.all(
     permittedBackends(call, agent).map(async backend => ({
       server: backend.name,
-      list: await listOf(call, backend),
+      list: await listOf(call, backend, patience),
     })),
   )
   return lists
@@ -49,20 +50,24 @@ export async function findDirectTool(call: GatewayCall, agent: string, name: str
   const plain = splitDirectName(name)
   // Whether there is such a server is not looked at: it would tell, by the time it takes, which servers there are.
   if (plain && toDirectName(plain.server, plain.tool) === name) return plain
+  const patience = new Patience(call)
   for (const backend of permittedBackends(call, agent)) {
     const server = backend.name
-    const list = (await listOf(call, backend))?.tools ?? []
+    const list = (await listOf(call, backend, patience))?.tools ?? []
     const found = list.find(({ definition }) => toDirectName(server, definition.name) === name)
     if (found) return { server, tool: found.definition.name }
   }
   return undefined
 }
 
-async function listOf(call: GatewayCall, backend: Backend): Promise<ToolList | undefined> {
+async function listOf(call: GatewayCall, backend: Backend, patience: Patience): Promise<ToolList | undefined> {
   const fresh = backend.freshTools(call.owner)
-  if (fresh) return fresh
+  if (fresh) {
+    patience.answered()
+    return fresh
+  }
   try {
-    return await askPatiently(call, backend, clock => backend.tools(call.owner, clock), LIST_MS)
+    return await patience.ask(backend, clock => backend.tools(call.owner, clock))
   } catch {
     return backend.toolsKnownTo(call.owner) // what is wrong with it is in `gateway status`, and in the answer to a call
   }

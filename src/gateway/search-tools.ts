@@ -2,7 +2,7 @@ import { z } from 'zod'
 import type { Backend } from '../backends/backend.js'
 import type { ToolList } from '../backends/tool.js'
 import { decide } from '../rules/decide.js'
-import { askPatiently, type Unavailable, unavailable } from './patience.js'
+import { Patience, type Unavailable, unavailable } from './patience.js'
 import { rankTools } from './rank-tools.js'
 import {
   agentId,
@@ -43,7 +43,10 @@ export const searchTools: GatewayTool = {
     call.server = server
     const agent = call.actAs(requested)
     const { rules } = call.snapshot
-    const outcomes = await Promise.all(wantedBackends(call, agent, server).map(backend => knownOrAsked(call, backend)))
+    const patience = new Patience(call)
+    const outcomes = await Promise.all(
+      wantedBackends(call, agent, server).map(backend => knownOrAsked(call, backend, patience)),
+    )
     const indexes = await Promise.all(
       outcomes.flatMap(({ name, list }) => (list === undefined ? [] : [indexOf(name, list)])),
     )
@@ -92,17 +95,19 @@ interface Outcome {
  * The tool list as far as it can be had soon. What is known is good enough where finding out more would mean to start or to
  * connect something; only a list that is not known at all is worth that. A server that is known to be down is named.
  */
-async function knownOrAsked(call: GatewayCall, backend: Backend): Promise<Outcome> {
+async function knownOrAsked(call: GatewayCall, backend: Backend, patience: Patience): Promise<Outcome> {
   const { name } = backend
   const { owner } = call
   const known = backend.toolsKnownTo(owner)
   if (known && !backend.isConnectedFor(owner)) {
     const { failure } = backend
+    patience.answered()
     return { name, list: known, ...(failure && { unavailable: unavailable(backend, failure) }) }
   }
   try {
     const fresh = backend.freshTools(owner)
-    return { name, list: fresh ?? (await askPatiently(call, backend, clock => backend.tools(owner, clock))) }
+    if (fresh) patience.answered()
+    return { name, list: fresh ?? (await patience.ask(backend, clock => backend.tools(owner, clock))) }
   } catch (error) {
     return { name, list: known, unavailable: unavailable(backend, error) }
   }

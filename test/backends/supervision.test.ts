@@ -198,6 +198,7 @@ describe('how often it may end', () => {
       server: 'any',
       logger: pino({ level: 'silent' }),
       authorization: undefined,
+      isProcess: true,
       explain: error => new GatewayError('SERVER_UNAVAILABLE', messageOf(error)),
     })
   const endAfter = (supervision: Supervision, ranMs: number) => {

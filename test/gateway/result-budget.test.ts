@@ -341,7 +341,7 @@ describe('the estimate', () => {
   ])('a megabyte of %s is cut as well as a page of it', (_, unit) => {
     const words = unit.repeat(Math.ceil(1e6 / unit.length))
     const { short, kept } = cut({ content: [text(words)] }, 1_000)
-    expect(JSON.stringify(short.content).length).toBeLessThan(20_000)
+    expect(JSON.stringify(short.content).length).toBeLessThan(100_000)
     expect(kept?.text.length).toBe(words.length)
   })
 })

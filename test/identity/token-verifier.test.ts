@@ -62,6 +62,7 @@ describe('a good token', () => {
       clientId: 'cli',
       scopes: ['mcp:read', 'mcp:write'],
       expiresAt: good.exp,
+      acceptedUntil: Number(good.exp) + 60,
     })
   })
 

@@ -454,13 +454,6 @@ const OLDER_CLIENT: readonly Rule[] = [
   },
   {
     in: LEGACY_TO_MODERN,
-    steps: ['tools', 'tools, changed'],
-    path: 'answer.result._meta',
-    holds: (via, direct) => via === undefined && hasOnly([SERVER_INFO])(direct),
-    why: 'the list is the gateway’s own, of all pages and within the rules',
-  },
-  {
-    in: LEGACY_TO_MODERN,
     steps: ['initialize'],
     path: 'answer.result.supportedVersions',
     holds: isAbsent,

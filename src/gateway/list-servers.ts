@@ -1,8 +1,6 @@
 import { z } from 'zod'
 import type { Backend } from '../backends/backend.js'
-import { decide } from '../rules/decide.js'
-import type { Snapshot } from './snapshot.js'
-import { agentId, describeTool, type GatewayTool, parseArguments, toResult } from './tool.js'
+import { agentId, describeTool, type GatewayCall, type GatewayTool, parseArguments, toResult } from './tool.js'
 
 const Arguments = z.strictObject({
   include_metadata: z.boolean().optional().describe('Also say how each server is reached'),
@@ -20,23 +18,19 @@ export const listServers: GatewayTool = {
   async run(call, args) {
     const { include_metadata: withMetadata = false, agent_id: requested } = parseArguments(Arguments, args)
     const agent = call.actAs(requested)
-    const visible = [...call.snapshot.backends.values()].filter(
-      ({ name }) => decide(call.snapshot.rules, { agent, server: name }).decision === 'allow',
-    )
-    return toResult({ servers: visible.map(backend => describeServer(call.snapshot, agent, backend, withMetadata)) })
+    const visible = [...call.snapshot.backends.values()].filter(({ name }) => call.permits(agent, name))
+    return toResult({ servers: visible.map(backend => describeServer(call, agent, backend, withMetadata)) })
   },
 }
 
 function describeServer(
-  { rules }: Snapshot,
+  call: GatewayCall,
   agent: string,
   backend: Backend,
   withMetadata: boolean,
 ): Record<string, unknown> {
   const { config, name: server, knownTools } = backend
-  const seen = knownTools?.tools.filter(
-    ({ definition }) => decide(rules, { agent, server, tool: definition.name }).decision === 'allow',
-  )
+  const seen = knownTools?.tools.filter(({ definition }) => call.permits(agent, server, definition))
   return {
     name: server,
     ...(config.description !== undefined && { description: config.description }),

@@ -20,6 +20,8 @@ export interface AuditEvent {
   readonly rule: string | null
   /** `OK`, `TOOL_ERROR` when the tool itself reported a failure, or the code of the gateway's error. */
   readonly code: string
+  /** Where the rules want a person to be asked: what came of it. */
+  readonly confirmation?: 'asked' | 'accepted' | 'declined' | 'cancelled' | 'impossible'
   readonly latency_ms: number
 }
 

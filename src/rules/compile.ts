@@ -37,6 +37,8 @@ export interface CompiledAgent {
   readonly name: string
   /** Where it is written. */
   readonly path: readonly PropertyKey[]
+  /** Itself and the ancestors of an agent, nearest first. */
+  readonly lineage: readonly CompiledAgent[]
   /** What the agent sees; undefined: what its ancestors say. */
   readonly expose: AgentRules['expose']
   /** What a result may cost it; undefined: what its ancestors say. */
@@ -55,8 +57,6 @@ export interface ServerFilter {
 /** Everything a decision needs, compiled once per load. Immutable. */
 export interface AccessRules {
   readonly agents: ReadonlyMap<string, CompiledAgent>
-  /** Each agent with its ancestors, nearest first. */
-  readonly lineages: ReadonlyMap<string, readonly CompiledAgent[]>
   readonly roles: ReadonlyMap<string, CompiledAgent>
   readonly scopes: readonly CompiledScope[]
   readonly filters: ReadonlyMap<string, ServerFilter>
@@ -64,10 +64,8 @@ export interface AccessRules {
 }
 
 export function compileRules(rules: RulesConfig, servers: readonly ServerConfig[]): AccessRules {
-  const agents = compileEntries('agents', rules.agents)
   return {
-    agents,
-    lineages: new Map([...agents.keys()].map(name => [name, lineageOf(agents, name)])),
+    agents: compileEntries('agents', rules.agents),
     roles: compileEntries('roles', rules.roles ?? {}),
     scopes: compileScopes(rules.scopes ?? {}),
     filters: new Map(servers.map(server => [server.name, compileFilter(server)])),
@@ -79,10 +77,10 @@ export function compileRules(rules: RulesConfig, servers: readonly ServerConfig[
  * The entries that decide for an agent: its own and those of all its ancestors (`a.b.c`, `a.b`, `a`), nearest first.
  * Empty when the rules know none of them.
  */
-export function entriesFor({ lineages }: AccessRules, agent: string): readonly CompiledAgent[] {
+export function entriesFor({ agents }: Pick<AccessRules, 'agents'>, agent: string): readonly CompiledAgent[] {
   for (let name = agent; name !== ''; name = parentOf(name)) {
-    const lineage = lineages.get(name)
-    if (lineage) return lineage
+    const entry = agents.get(name)
+    if (entry) return entry.lineage
   }
   return NO_ENTRIES
 }
@@ -112,18 +110,21 @@ export function resultBudgetOf(rules: AccessRules, agent: string, caller?: Pick<
   return budgets.length > 0 ? Math.min(...budgets) : undefined
 }
 
-const compileEntries = (section: 'agents' | 'roles', entries: Readonly<Record<string, AgentRules>>) =>
-  new Map(Object.entries(entries).map(([name, entry]) => [name, compileAgent([section, name], name, entry)]))
-
-function lineageOf(agents: ReadonlyMap<string, CompiledAgent>, agent: string): readonly CompiledAgent[] {
-  const entries: CompiledAgent[] = []
-  for (let name = agent; name !== ''; name = parentOf(name)) entries.push(...[agents.get(name) ?? []].flat())
-  return entries
+/** Parents come first, so that each finds its own. */
+function compileEntries(section: 'agents' | 'roles', entries: Readonly<Record<string, AgentRules>>) {
+  const compiled = new Map<string, CompiledAgent>()
+  for (const [name, entry] of Object.entries(entries).sort(([a], [b]) => a.length - b.length)) {
+    const lineage: CompiledAgent[] = []
+    const agent = { ...compileAgent([section, name], name, entry), lineage }
+    lineage.push(agent, ...(section === 'agents' ? entriesFor({ agents: compiled }, parentOf(name)) : []))
+    compiled.set(name, agent)
+  }
+  return compiled
 }
 
 const parentOf = (agent: string): string => agent.slice(0, Math.max(0, agent.lastIndexOf('.')))
 
-function compileAgent(path: readonly PropertyKey[], name: string, entry: AgentRules): CompiledAgent {
+function compileAgent(path: readonly PropertyKey[], name: string, entry: AgentRules): Omit<CompiledAgent, 'lineage'> {
   return {
     name,
     path,

@@ -181,7 +181,7 @@ function fillIn(template: Template, caller: Subject): readonly GlobPiece[] | und
   const isPath = isPathTemplate(template)
   const pieces: GlobPiece[] = []
   for (const piece of template) {
-    const text = typeof piece === 'string' ? undefined : valueOf(piece, caller)
+    const text = typeof piece === 'string' ? undefined : textOf(piece, caller)
     if (typeof piece === 'string') pieces.push(piece)
     else if (text === undefined || (isPath && !isSegment(text))) return undefined
     else pieces.push({ literal: text })
@@ -189,7 +189,7 @@ function fillIn(template: Template, caller: Subject): readonly GlobPiece[] | und
   return pieces
 }
 
-function valueOf(placeholder: Placeholder, caller: Subject): string | undefined {
+function textOf(placeholder: Placeholder, caller: Subject): string | undefined {
   let value: unknown = placeholder.of === 'claims' ? caller.claims : caller[placeholder.of]
   for (const step of placeholder.of === 'claims' ? placeholder.path : []) {
     value = step === 'each' ? undefined : into(value, step)?.value

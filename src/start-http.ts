@@ -96,6 +96,7 @@ export async function openHttpFront({
         refusal: (entry, principal) => mcp.refusal(entry, principal),
         onSwap: listener => mcp.onSwap(listener),
         callPlainly: (entry, call, caller) => mcp.callPlainly(entry, call, caller),
+        lackingScopes: (entry, call, caller) => mcp.lackingScopes(entry, call, caller),
         headerProblem: (entry, call, header, caller) => mcp.headerProblem(entry, call, header, caller),
         watch: (entry, caller, filter, onChange) => mcp.watch(entry, caller, filter, onChange),
         createServer: (entry, context) => factory.create(entry, context),

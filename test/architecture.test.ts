@@ -56,7 +56,7 @@ describe('the house', () => {
   test('its imports are found at all', () => {
     expect(imports.get('main.ts')).toEqual(['cli/program.ts', 'pid-one.ts'])
     expect(imports.get('start.ts')).toContain('start-http.ts') // import()
-    expect(imports.get('rules/decide.ts')).toEqual(['config/problem.ts', 'rules/compile.ts'])
+    expect(imports.get('rules/decide.ts')).toEqual(['config/problem.ts', 'rules/compile.ts', 'rules/conditions.ts'])
     expect([...imports.values()].flat().filter(file => !sources.has(file))).toEqual([])
   })
 

@@ -2,6 +2,7 @@ import { loadConfig } from '../config/load.js'
 import { locateConfigFiles } from '../config/locate.js'
 import { ConfigError, formatProblem } from '../config/problem.js'
 import { toExitStatus } from '../errors/faces.js'
+import { findUnreachable } from '../rules/unreachable.js'
 import type { ConfigFlags } from './config-flags.js'
 import { print } from './output.js'
 
@@ -12,7 +13,9 @@ export async function check(flags: ConfigFlags): Promise<number> {
       locateConfigFiles({ ...flags, env: process.env, cwd: process.cwd() }),
       process.env,
     )
-    for (const warning of warnings) print(formatProblem({ ...warning, message: `warning: ${warning.message}` }))
+    const unreachable = findUnreachable(rules, servers).map(found => ({ file: files.rules, ...found }))
+    for (const warning of [...warnings, ...unreachable])
+      print(formatProblem({ ...warning, message: `warning: ${warning.message}` }))
     const problems = servers.flatMap(({ misconfigured }) => misconfigured)
     if (problems.length > 0) throw new ConfigError(problems)
     print(

@@ -1,22 +1,68 @@
 import { loadConfig } from '../config/load.js'
 import { locateConfigFiles } from '../config/locate.js'
+import type { JsonObject } from '../json.js'
 import { compileRules } from '../rules/compile.js'
-import { decide, type Wanted } from '../rules/decide.js'
+import type { Subject } from '../rules/conditions.js'
+import { type Decision, decide } from '../rules/decide.js'
+import { missingScopes, scopesFor } from '../rules/scopes.js'
 import type { ConfigFlags } from './config-flags.js'
 import { print, printJson } from './output.js'
 
-export async function explain(
-  wanted: Wanted,
-  { json, ...flags }: ConfigFlags & { readonly json?: boolean },
-): Promise<number> {
+export interface ExplainFlags extends ConfigFlags {
+  readonly json?: boolean
+  /** Of the call; without them the conditions on them stay open. */
+  readonly args?: JsonObject
+  /** Of the token. */
+  readonly claims?: JsonObject
+  readonly roles?: readonly string[]
+}
+
+interface Asked {
+  readonly agent: string
+  readonly server: string
+  readonly tool?: string | undefined
+}
+
+export async function explain(asked: Asked, { json, args, claims, roles, ...flags }: ExplainFlags): Promise<number> {
   const config = await loadConfig(locateConfigFiles({ ...flags, env: process.env, cwd: process.cwd() }), process.env)
-  const decision = decide(compileRules(config.rules, config.servers), wanted)
-  if (json) printJson(decision)
-  else {
-    print(`${decision.decision}: ${decision.reason}`)
-    print(`rule: ${decision.rule}`)
-    if (!config.servers.some(({ name }) => name === wanted.server))
-      print(`note: the server "${wanted.server}" is not configured`)
+  const rules = compileRules(config.rules, config.servers)
+  const caller = toSubject(asked.agent, claims ?? {}, roles ?? [])
+  // Whom nothing is said about may be anybody.
+  const decision = decide(rules, { ...asked, args, caller: claims || roles || args ? caller : undefined })
+  const scopes = asked.tool === undefined ? undefined : scopesFor(rules, asked.server, [asked.tool])?.scopes
+  const missing = scopes && typeof claims?.scope === 'string' ? missingScopes(scopes, claims.scope.split(' ')) : []
+  if (json) {
+    const { dependsOn, ...rest } = decision
+    printJson({
+      ...rest,
+      ...(dependsOn && { depends_on: dependsOn }),
+      ...(scopes && { scopes }),
+      ...(missing.length > 0 && { missing_scopes: missing }),
+    })
+  } else {
+    printDecision(decision)
+    if (scopes) print(`scopes: a token needs ${scopes.join(' ')}`)
+    if (missing.length > 0) print(`note: this token lacks ${missing.join(' ')}`)
+    if (!config.servers.some(({ name }) => name === asked.server))
+      print(`note: the server "${asked.server}" is not configured`)
   }
   return decision.decision === 'allow' ? 0 : 1
+}
+
+function printDecision({ decision, rule, reason, condition, dependsOn = [] }: Decision): void {
+  print(`${decision}: ${reason}`)
+  print(`rule: ${rule}`)
+  if (condition !== undefined) print(`condition: ${condition}`)
+  for (const open of dependsOn) print(`depends on: ${open}: its conditions cannot be judged without the call`)
+}
+
+/** The caller that a token with these claims makes. */
+function toSubject(agent: string, claims: JsonObject, roles: readonly string[]): Subject {
+  const { sub, preferred_username: name } = claims
+  return {
+    id: typeof sub === 'string' ? sub : `agent:${agent}`,
+    ...(typeof name === 'string' && { name }),
+    roles,
+    claims,
+  }
 }

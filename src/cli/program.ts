@@ -1,6 +1,8 @@
+import { readFileSync } from 'node:fs'
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { toExitStatus } from '../errors/faces.js'
-import { toGatewayError } from '../errors/gateway-error.js'
+import { messageOf, toGatewayError } from '../errors/gateway-error.js'
+import { isJsonObject, type JsonObject, parseJson } from '../json.js'
 import { version } from '../version.js'
 import { visible } from './output.js'
 
@@ -81,10 +83,13 @@ function createProgram(done: (status: number) => void): Command {
     .option('--args <json>', 'arguments as JSON, @file, or - for stdin')
     .option('--agent <name>', 'agent whose rules hold')
     .action(async (server, tool, flags) => done(await (await import('./call.js')).call(server, tool, flags)))
-  configured('explain', 'show the decision for an agent, and the rule that made it (exit 0 allow, 1 deny)')
+  configured('explain', 'show the decision for an agent, and the rule that made it (exit 0 allow, 1 deny or ask)')
     .argument('<agent>')
     .argument('<server>')
     .argument('[tool]')
+    .option('--args <json>', 'arguments of the call as JSON, @file, or - for stdin', jsonObject)
+    .option('--claims <json>', 'claims of the token as JSON, @file, or - for stdin', jsonObject)
+    .option('--roles <names>', 'roles of the caller, separated by commas', names)
     .option('--json', 'as JSON')
     .action(async (agent, server, tool, flags) =>
       done(await (await import('./explain.js')).explain({ agent, server, tool }, flags)),
@@ -165,3 +170,23 @@ function toSeconds(text: string): number {
   if (seconds > 0) return seconds
   throw new InvalidArgumentError('expected a duration such as 30s, 15m, 1h or 7d.')
 }
+
+/** The JSON of an object: as it stands, from a file, or from stdin. */
+function jsonObject(given: string): JsonObject {
+  let text = given
+  try {
+    if (given === '-') text = readFileSync(0, 'utf8')
+    else if (given.startsWith('@')) text = readFileSync(given.slice(1), 'utf8')
+  } catch (error) {
+    throw new InvalidArgumentError(`${given} cannot be read: ${messageOf(error)}`)
+  }
+  const value = parseJson(text)?.value
+  if (!isJsonObject(value)) throw new InvalidArgumentError('expected a JSON object.')
+  return value
+}
+
+const names = (given: string): string[] =>
+  given
+    .split(',')
+    .map(name => name.trim())
+    .filter(name => name !== '')

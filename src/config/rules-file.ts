@@ -1,22 +1,74 @@
 import { z } from 'zod'
 import { isJsonObject } from '../json.js'
+import { parseArgumentPath, parseTemplate } from './condition-syntax.js'
 import type { JsonDocument } from './json-document.js'
 import { formatPath, type Problem } from './problem.js'
 import { toProblems } from './schema.js'
 
 const patterns = z.array(z.string().min(1))
 
-const Access = z.strictObject({
+const ArgumentPattern = z
+  .union([z.string().min(1), z.number(), z.boolean()], { error: 'is neither a glob, nor a number, true or false' })
+  .superRefine((pattern, context) => {
+    const parsed = typeof pattern === 'string' ? parseTemplate(pattern) : []
+    if (typeof parsed === 'string') context.addIssue({ code: 'custom', message: parsed })
+  })
+
+const When = z
+  .record(
+    z.string().superRefine((path, context) => {
+      const parsed = parseArgumentPath(path)
+      if (typeof parsed === 'string') context.addIssue({ code: 'custom', message: parsed })
+    }),
+    z.union([ArgumentPattern, z.array(ArgumentPattern).min(1, 'an empty list can never match')], {
+      error: 'is neither a pattern nor a list of patterns',
+    }),
+  )
+  .refine(when => Object.keys(when).length > 0, 'is empty: name an argument, or leave it out')
+
+const Annotations = z
+  .strictObject({
+    readOnlyHint: z.boolean().optional(),
+    destructiveHint: z.boolean().optional(),
+    idempotentHint: z.boolean().optional(),
+    openWorldHint: z.boolean().optional(),
+  })
+  .refine(hints => Object.keys(hints).length > 0, 'is empty: name a hint, or leave it out')
+
+const ToolRule = z.strictObject({
+  tool: z.string().min(1),
+  when: When.optional(),
+  annotations: Annotations.optional(),
+  effect: z.enum(['allow', 'ask']).optional(),
+})
+
+const DeniedToolRule = ToolRule.extend({
+  effect: z.undefined({ error: 'has no place in a list of what is denied' }).optional(),
+})
+
+const notATool = { error: 'is neither the name or glob of a tool, nor an object with "tool"' }
+
+const Allow = z.strictObject({
   servers: patterns.optional(),
-  tools: z.record(z.string().min(1), patterns).optional(),
+  tools: z.record(z.string().min(1), z.array(z.union([z.string().min(1), ToolRule], notATool))).optional(),
+})
+
+const Deny = z.strictObject({
+  servers: patterns.optional(),
+  tools: z.record(z.string().min(1), z.array(z.union([z.string().min(1), DeniedToolRule], notATool))).optional(),
 })
 
 const Agent = z.strictObject({
-  allow: Access.optional(),
-  deny: Access.optional(),
+  allow: Allow.optional(),
+  deny: Deny.optional(),
   expose: z.enum(['discover', 'direct']).optional(),
   max_result_tokens: z.number().int().positive().optional(),
 })
+
+const Scopes = z.record(
+  z.string().regex(/^[^/]+\/.+$/s, 'is "server/tool"; both may be globs'),
+  z.array(z.string().regex(/^[\x21\x23-\x5b\x5d-\x7e]+$/, 'is not a scope (RFC 6749, section 3.3)')).min(1),
+)
 
 const Rules = z.strictObject({
   $schema: z.string().optional(),
@@ -28,17 +80,21 @@ const Rules = z.strictObject({
       Agent,
     )
     .default({}),
+  roles: z.record(z.string().min(1), Agent).optional(),
+  scopes: Scopes.optional(),
   defaults: z
     .strictObject({ deny_on_missing_agent: z.boolean().default(true) })
     .default({ deny_on_missing_agent: true }),
 })
 
-export type AccessPatterns = Readonly<z.infer<typeof Access>>
+/** An entry of a list of tools that says more than a name. */
+export type ToolRule = Readonly<z.infer<typeof ToolRule>>
+export type AccessPatterns = Readonly<z.infer<typeof Allow>>
 export type AgentRules = Readonly<z.infer<typeof Agent>>
 export type RulesConfig = Readonly<z.infer<typeof Rules>>
 
 // Part of the file format, but not in force in this version. To read them as if they were would grant what they forbid.
-const NOT_IN_FORCE = ['identity', 'roles', 'scopes', 'limits']
+const NOT_IN_FORCE = ['identity', 'limits']
 
 export interface RulesFile {
   readonly rules: RulesConfig
@@ -49,33 +105,19 @@ export function parseRulesFile({ file, value, problems }: JsonDocument): RulesFi
   const none = Rules.parse({})
   if (value === undefined) return { rules: none, problems }
   const found = [...problems]
-  const enforced = withoutUnenforced(value, [], (path, message) =>
-    found.push({ file, path: formatPath(path), message }),
-  )
+  const enforced = withoutUnenforced(value, (path, message) => found.push({ file, path: formatPath(path), message }))
   const parsed = Rules.safeParse(enforced)
   if (!parsed.success) found.push(...toProblems(file, parsed.error, Rules))
   return { rules: parsed.success && found.length === 0 ? parsed.data : none, problems: found }
 }
 
-/** Takes out, and reports by name, what this version cannot enforce: sections, and conditions in lists of tools. */
-function withoutUnenforced(
-  value: unknown,
-  path: readonly PropertyKey[],
-  report: (path: readonly PropertyKey[], message: string) => void,
-): unknown {
-  if (Array.isArray(value)) return value.map((item, index) => withoutUnenforced(item, [...path, index], report))
+/** Takes out, and reports by name, what this version cannot enforce. */
+function withoutUnenforced(value: unknown, report: (path: readonly PropertyKey[], message: string) => void): unknown {
   if (!isJsonObject(value)) return value
-  if (typeof path.at(-1) === 'number' && typeof value.tool === 'string' && ('when' in value || 'effect' in value)) {
-    report(
-      path,
-      'conditions and effects are not enforced by this version yet: write the tool name alone, or leave it out',
-    )
-    return value.tool
-  }
   const kept = Object.entries(value).filter(([key]) => {
-    const unenforced = path.length === 0 && NOT_IN_FORCE.includes(key)
+    const unenforced = NOT_IN_FORCE.includes(key)
     if (unenforced) report([key], 'is not enforced by this version yet: remove it, nothing would be checked by it')
     return !unenforced
   })
-  return Object.fromEntries(kept.map(([key, item]) => [key, withoutUnenforced(item, [...path, key], report)]))
+  return Object.fromEntries(kept)
 }

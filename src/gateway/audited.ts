@@ -1,6 +1,6 @@
 import { type CallToolResult, ProtocolError } from '@modelcontextprotocol/server'
 import { toToolResult } from '../errors/faces.js'
-import { type GatewayError, toGatewayError } from '../errors/gateway-error.js'
+import { type GatewayError, type GatewayErrorCode, toGatewayError } from '../errors/gateway-error.js'
 import type { AuditLog } from '../observability/audit-log.js'
 import type { Logger } from '../observability/logger.js'
 import type { GatewayCall } from './tool.js'
@@ -9,6 +9,8 @@ import type { GatewayCall } from './tool.js'
 export interface Audited {
   /** What has no tool result to fail with: rejects with a GatewayError, or the ProtocolError it was refused with. */
   run<T>(operation: string, call: GatewayCall, run: () => Promise<T>): Promise<T>
+  /** A call that ends before it has begun. */
+  refused(operation: string, call: GatewayCall, code: GatewayErrorCode): void
   /** A tool call: every failure is a tool result that a model can read, unless `asRefusal` makes an error of it. */
   tool(
     operation: string,
@@ -31,6 +33,7 @@ export function createAudited({ audit, logger }: { audit: AuditLog; logger: Logg
       decision: call.decision?.decision ?? null,
       rule: call.decision?.rule ?? null,
       code,
+      ...(call.confirmation && { confirmation: call.confirmation }),
       latency_ms: Math.round((performance.now() - started) * 100) / 100,
     })
   }
@@ -59,6 +62,7 @@ export function createAudited({ audit, logger }: { audit: AuditLog; logger: Logg
         throw error
       }
     },
+    refused: (operation, call, code) => write(operation, call, code, performance.now()),
     async tool(operation, call, run, asRefusal) {
       const started = performance.now()
       try {

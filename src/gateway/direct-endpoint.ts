@@ -9,6 +9,7 @@ import { findDirectTool, listDirectTools } from './direct-mode.js'
 import { splitDirectName, splitDirectUri, toDirectName, toDirectUri } from './direct-names.js'
 import type { DiscoverEndpoint } from './discover-endpoint.js'
 import {
+  type CallTarget,
   type CutResult,
   type Description,
   type Endpoint,
@@ -20,7 +21,7 @@ import { callBackendTool } from './execute-tool.js'
 import { Patience } from './patience.js'
 import { refusalIn, toProtocolError, URL_ELICITATION_REQUIRED } from './protocol-errors.js'
 import type { Runtime } from './runtime.js'
-import { type GatewayCall, HIDDEN } from './tool.js'
+import { type GatewayCall, hidesExistence } from './tool.js'
 
 const INSTRUCTIONS =
   'This gateway stands in front of several MCP servers. Its tools and prompts are theirs, named SERVER__NAME; their resources are found under gateway://SERVER/URI.'
@@ -106,8 +107,17 @@ export class DirectEndpoint implements Endpoint {
     const agent = call.actAs(undefined)
     const found = this.#options.small.has(name) ? undefined : await findDirectTool(call, agent, name)
     if (!found || !call.permits(agent, found.server, found.tool)) return undefined
-    return call.snapshot.backends.get(found.server)?.toolsKnownTo(call.owner)?.byName.get(found.tool)?.definition
-      .inputSchema
+    const definition = call.snapshot.backends
+      .get(found.server)
+      ?.toolsKnownTo(call.owner)
+      ?.byName.get(found.tool)?.definition
+    return definition && call.permits(agent, found.server, definition) ? definition.inputSchema : undefined
+  }
+
+  async target(call: GatewayCall, name: string, args: unknown): Promise<CallTarget | undefined> {
+    if (this.#options.small.has(name)) return this.#options.small.target(call, name, args)
+    const found = await findDirectTool(call, call.actAs(undefined), name)
+    return found && { server: found.server, tools: [found.tool] }
   }
 
   async visibleTools(call: GatewayCall): Promise<readonly Tool[]> {
@@ -152,7 +162,7 @@ export class DirectEndpoint implements Endpoint {
       })
     return audited.tool('tools/call', call, run, error => {
       // Denied and absent look the same, here as in the list.
-      if (HIDDEN.has(error.code)) return unknownTool(name)
+      if (hidesExistence(error)) return unknownTool(name)
       const isForClient = call.caller.era === 'legacy' && refusalIn(error)?.code === URL_ELICITATION_REQUIRED
       return isForClient ? toProtocolError(error, 'legacy') : undefined
     })

@@ -18,7 +18,7 @@ export interface DirectTool {
 /** True when the rules give the caller's agent the backends' own tools instead of the small ones. */
 export function isExposedDirectly({ rules }: Snapshot, { principal }: Pick<Caller, 'principal'>): boolean {
   try {
-    return exposureOf(rules, resolveAgent(rules, principal, undefined)) === 'direct'
+    return exposureOf(rules, resolveAgent(rules, principal, undefined), principal) === 'direct'
   } catch {
     return false // which agent it is has to be said with each call, and so it sees what everybody sees
   }
@@ -39,7 +39,7 @@ export async function listDirectTools(call: GatewayCall, agent: string): Promise
   return lists
     .flatMap(({ server, list }) =>
       (list?.tools ?? [])
-        .filter(({ definition }) => call.permits(agent, server, definition.name))
+        .filter(({ definition }) => call.permits(agent, server, definition))
         .map(({ definition }) => ({ ...definition, name: toDirectName(server, definition.name) })),
     )
     .sort((a, b) => (a.name < b.name ? -1 : 1))

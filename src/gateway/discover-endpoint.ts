@@ -7,6 +7,7 @@ import { resultBudgetOf } from '../rules/compile.js'
 import type { Audited } from './audited.js'
 import { permittedBackends } from './direct-lists.js'
 import {
+  type CallTarget,
   type CutResult,
   type Description,
   type Endpoint,
@@ -14,7 +15,7 @@ import {
   methodNotFound,
   unknownTool,
 } from './endpoint.js'
-import { executeTool } from './execute-tool.js'
+import { executeTool, wantedCall } from './execute-tool.js'
 import { refusalIn, toProtocolError, URL_ELICITATION_REQUIRED } from './protocol-errors.js'
 import type { Runtime } from './runtime.js'
 import type { GatewayCall, GatewayTool } from './tool.js'
@@ -76,6 +77,13 @@ export class DiscoverEndpoint implements Endpoint {
     return audited.tool(name.slice(0, 128), call, run, asRefusal)
   }
 
+  /** The tool behind `execute_tool` is what counts; the others reach none. */
+  async target(call: GatewayCall, name: string, args: unknown): Promise<CallTarget | undefined> {
+    if (name !== executeTool.definition.name) return undefined
+    const { server, names, agentId } = wantedCall(call, args)
+    return { server, tools: names, agentId }
+  }
+
   /** No parameter of theirs travels as a header. */
   async inputSchema(): Promise<undefined> {}
 
@@ -116,7 +124,7 @@ const agentIdIn = (args: unknown): string | undefined =>
 
 function hasBudget(call: GatewayCall): boolean {
   try {
-    return resultBudgetOf(call.snapshot.rules, call.actAs(undefined)) !== undefined
+    return resultBudgetOf(call.snapshot.rules, call.actAs(undefined), call.caller.principal) !== undefined
   } catch {
     return false // which agent it is has to be said with each call
   }

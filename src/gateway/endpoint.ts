@@ -21,6 +21,14 @@ export interface WatchFilter {
   readonly uris: readonly string[]
 }
 
+/** The tool of a server that a call is for, under the names it may be meant by. */
+export interface CallTarget {
+  readonly server: string
+  readonly tools: readonly string[]
+  /** The agent that the call itself asks for. */
+  readonly agentId?: string | undefined
+}
+
 /** What MCP offers behind one door. Results are in the words of 2026-07-28, `input_required` included. */
 export interface Endpoint {
   /** The methods of requests that mean something here. */
@@ -30,6 +38,8 @@ export interface Endpoint {
   request(call: GatewayCall, method: string, params: JsonObject): Promise<RawResult>
   /** The input schema that a tool is listed with; undefined when the caller may not know of it, or it has nothing to do with headers. */
   inputSchema(call: GatewayCall, name: string): Promise<unknown>
+  /** What a `tools/call` is for; undefined, or rejected, where it is for no tool of a server. */
+  target(call: GatewayCall, name: string, args: unknown): Promise<CallTarget | undefined>
   /** The tools that this caller sees; what it costs to find out is paid by whoever listens for changes. */
   visibleTools(call: GatewayCall): Promise<readonly Tool[]>
   /** The servers behind this door, as far as this caller may use them. */

@@ -4,7 +4,7 @@ import { z } from 'zod'
 import type { BackendTool, ToolList } from '../backends/tool.js'
 import { GatewayError } from '../errors/gateway-error.js'
 import { isJsonObject, type JsonObject } from '../json.js'
-import { decide } from '../rules/decide.js'
+import type { ConfirmedCall } from './confirmation.js'
 import { isInputRequired } from './input-rounds.js'
 import { toLoginElicitation, withoutLogin } from './login-elicitation.js'
 import { toUrlElicitation } from './protocol-errors.js'
@@ -51,8 +51,7 @@ export const executeTool: GatewayTool = {
   ),
 
   async run(call, raw) {
-    const wanted = readCall(raw, permittedServers(call, raw))
-    return callBackendTool(call, wanted)
+    return callBackendTool(call, wantedCall(call, raw))
   },
 }
 
@@ -67,20 +66,31 @@ export async function callBackendTool(call: GatewayCall, wanted: WantedCall): Pr
   const backend = backends.get(server)
   if (permitted.length === 0 || !backend) throw notAvailable(agent, server, call.tool)
 
+  const returned = call.confirmations.take(call.caller.retry)
+  let confirmed: ConfirmedCall | undefined
   const clock = backend.startClock({ timeoutMs: wanted.timeoutMs, signal: call.caller.signal })
   try {
-    const retry = await withoutLogin(call.caller, backend, clock)
+    const retry = await withoutLogin({ ...call.caller, retry: returned.retry }, backend, clock)
     const list = backend.freshTools(call.owner) ?? (await backend.tools(call.owner, clock))
     const tool = choose(permitted, list)
     if (!tool) throw notFound(call, agent, list)
     const { name } = tool.definition
     call.tool = name
-    if (wanted.names.length > 1) call.decide(agent, server, name)
+    const { definition } = tool
+    if (!call.decide(agent, server, name, { definition })) throw notAvailable(agent, server, name)
+    requireScopes(call, server, name)
     const args = wanted.asIs ? asGiven(wanted.args) : repairArguments(wanted.args, tool)
     if (!wanted.asIs) check(args, tool)
+    if (!call.decide(agent, server, name, { definition, args })) throw refusedArguments(call, server, name)
+    if (call.decision?.decision === 'ask') {
+      const question = call.confirmations.settle(call, { agent, server, tool: name, args }, returned)
+      if (question) return question as unknown as CallToolResult
+      confirmed = { agent, server, tool: name, args }
+    }
     const { onProgress, meta } = call.caller
     const outgoing = { name, arguments: args, meta, onProgress, retry, client: call.peer }
-    const result = asOurs(await backend.callTool(outgoing, tool, call.owner, clock))
+    const answer = asOurs(await backend.callTool(outgoing, tool, call.owner, clock))
+    const result = confirmed && isInputRequired(answer) ? call.confirmations.carry(call, confirmed, answer) : answer
     return toCallToolResult(
       call.caller.era === 'legacy' ? toLegacyResult(result, wanted.isListed ? tool : undefined) : result,
     )
@@ -89,7 +99,8 @@ export async function callBackendTool(call: GatewayCall, wanted: WantedCall): Pr
       (call.caller.era === 'modern' ? toUrlElicitation(error) : undefined) ??
       (await toLoginElicitation(error, backend, call.caller))
     if (!elicitation) throw error
-    return elicitation as unknown as CallToolResult
+    const question = confirmed ? call.confirmations.carry(call, confirmed, elicitation) : elicitation
+    return question as unknown as CallToolResult
   } finally {
     clock.stop()
   }
@@ -118,7 +129,25 @@ function permittedServers(call: GatewayCall, raw: unknown): ReadonlyMap<string, 
 
 const asGiven = (args: unknown): JsonObject => (isJsonObject(args) ? args : {})
 
+/** What was decided by the name, and is decided otherwise by the arguments: the caller sees the tool, so it may know why. */
+function refusedArguments({ decision }: GatewayCall, server: string, tool: string): GatewayError {
+  const names = decision?.arguments ?? []
+  const which = names.length > 0 ? ` (${names.map(name => `"${name}"`).join(', ')})` : ''
+  const message = `the rules do not allow the tool "${tool}" on the server "${server}" with these arguments${which}`
+  return new GatewayError('DENIED_BY_POLICY', message, { details: { server, tool, arguments: names } })
+}
+
+/** Over HTTP a call that lacks a scope ends in a challenge before it gets here; what is left are those that only here are known. */
+function requireScopes(call: GatewayCall, server: string, tool: string): void {
+  const lacking = call.lackingScopes(server, [tool])
+  if (!lacking) return
+  const message = `the token lacks the scope ${lacking.missing.join(' ')} for the tool "${tool}" on the server "${server}"`
+  throw new GatewayError('DENIED_BY_POLICY', message, { details: { server, tool, required_scopes: lacking.required } })
+}
+
 /** The call that was meant. Throws INVALID_ARGUMENTS when that cannot be told. */
+export const wantedCall = (call: GatewayCall, raw: unknown): WantedCall => readCall(raw, permittedServers(call, raw))
+
 function readCall(raw: unknown, servers: ReadonlyMap<string, ToolList | undefined>): WantedCall {
   const isRealTool = (server: unknown, tool: unknown) =>
     typeof server === 'string' && servers.get(server)?.byName.has(String(tool)) === true
@@ -163,11 +192,11 @@ function check(args: Readonly<Record<string, unknown>>, { definition, checkArgum
 }
 
 /** The nearest names the agent may call; the denied ones stay unmentioned. */
-function notFound({ server = '', tool = '', snapshot }: GatewayCall, agent: string, { tools }: ToolList): GatewayError {
+function notFound(call: GatewayCall, agent: string, { tools }: ToolList): GatewayError {
+  const { server = '', tool = '' } = call
   const nearest = tools
-    .map(({ definition }) => definition.name)
-    .filter(name => decide(snapshot.rules, { agent, server, tool: name }).decision === 'allow')
-    .map(name => ({ name, far: distance(name.toLowerCase(), tool.toLowerCase()) }))
+    .filter(({ definition }) => call.permits(agent, server, definition))
+    .map(({ definition: { name } }) => ({ name, far: distance(name.toLowerCase(), tool.toLowerCase()) }))
     .sort((a, b) => a.far - b.far)
     .slice(0, NEAREST)
     .map(({ name }) => name)

@@ -6,12 +6,13 @@ import type { BackendChange } from '../backends/server-messages.js'
 import { toToolResult } from '../errors/faces.js'
 import { GatewayError, messageOf, toGatewayError } from '../errors/gateway-error.js'
 import type { Principal } from '../identity/principal.js'
-import { isJsonObject, type JsonObject } from '../json.js'
+import { inOrder, type JsonObject } from '../json.js'
 import type { AuditLog } from '../observability/audit-log.js'
 import type { Logger } from '../observability/logger.js'
 import { resultBudgetOf } from '../rules/compile.js'
 import { createAudited } from './audited.js'
 import { relayedCapabilities } from './client-features.js'
+import { Confirmations } from './confirmation.js'
 import { DirectEndpoint } from './direct-endpoint.js'
 import { isExposedDirectly } from './direct-mode.js'
 import { DiscoverEndpoint } from './discover-endpoint.js'
@@ -29,7 +30,7 @@ import type { Runtime } from './runtime.js'
 import { SealedState } from './sealed-state.js'
 import { searchTools } from './search-tools.js'
 import { ServerEndpoint } from './server-endpoint.js'
-import { type Caller, GatewayCall, notAvailable } from './tool.js'
+import { type Caller, GatewayCall, type LackingScopes, notAvailable } from './tool.js'
 import { Watch } from './watch.js'
 
 export interface FrontOptions {
@@ -50,6 +51,7 @@ export class Front {
   readonly #runtime: Runtime
   readonly #rounds: InputRounds
   readonly #sealed = new SealedState()
+  readonly #confirmations = new Confirmations()
   readonly #audited: ReturnType<typeof createAudited>
   readonly #discover: DiscoverEndpoint
   readonly #direct: DirectEndpoint
@@ -68,7 +70,7 @@ export class Front {
       ...(debug ? [createGetGatewayStatus(runtime)] : []),
     ]
     const cut: CutResult = (result, call, requested) => {
-      const budget = resultBudgetOf(call.snapshot.rules, call.agent ?? '')
+      const budget = resultBudgetOf(call.snapshot.rules, call.agent ?? '', call.caller.principal)
       return isInputRequired(result) ? result : withinBudget(result, budget, keepFor(kept, call, requested))
     }
     const options = { runtime, audited: this.#audited, cut }
@@ -84,7 +86,7 @@ export class Front {
   /** Why this caller may not come in by this door; the same for a server that is not there and one it may not use. */
   refusal(entry: Entry, principal: Principal): GatewayError | undefined {
     if (!('server' in entry)) return undefined
-    const call = new GatewayCall({ principal, era: 'modern' }, this.#runtime.current)
+    const call = this.#call(entry, { principal, era: 'modern' })
     try {
       const agent = call.actAs(undefined)
       return call.decide(agent, entry.server) ? undefined : notAvailable(agent, entry.server)
@@ -169,6 +171,41 @@ export class Front {
     return schema === undefined ? undefined : parameterHeaderProblem(schema, args, header)
   }
 
+  /**
+   * The scopes that a token needs for a `tools/call` and does not have; undefined when it has them, and for calls that are refused
+   * for other reasons. Nothing is asked of any scope where the rules name none.
+   */
+  lackingScopes(
+    entry: Entry,
+    call: { readonly name: string; readonly args: unknown },
+    caller: Pick<Caller, 'principal' | 'era'>,
+  ): Promise<LackingScopes | undefined> | undefined {
+    return this.#runtime.current.rules.scopes.length === 0 ? undefined : this.#lackingScopes(entry, call, caller)
+  }
+
+  async #lackingScopes(
+    entry: Entry,
+    { name, args }: { readonly name: string; readonly args: unknown },
+    caller: Pick<Caller, 'principal' | 'era'>,
+  ): Promise<LackingScopes | undefined> {
+    const call = this.#call(entry, caller)
+    let lacking: LackingScopes | undefined
+    try {
+      const target = await this.#endpoint(entry, caller).target(call, name, args)
+      if (!target) return undefined
+      const agent = call.actAs(target.agentId)
+      call.server = target.server
+      call.tool = target.tools.at(-1)
+      // More scopes do not help where the rules say no.
+      const tools = target.tools.filter(tool => call.decide(agent, target.server, tool))
+      lacking = call.lackingScopes(target.server, tools)
+    } catch {
+      return undefined // the call itself says what is wrong with it
+    }
+    if (lacking) this.#audited.refused('tools/call', call, 'DENIED_BY_POLICY')
+    return lacking
+  }
+
   /** Calls back with changes of what this caller sees, until the returned function is called. Rejects with ProtocolError. */
   async watch(
     entry: Entry,
@@ -236,7 +273,8 @@ export class Front {
   }
 
   #call(entry: Entry, caller: Caller): GatewayCall {
-    return new GatewayCall(caller, this.#runtime.current, 'server' in entry ? entry.server : undefined)
+    const onlyServer = 'server' in entry ? entry.server : undefined
+    return new GatewayCall(caller, this.#runtime.current, { onlyServer, confirmations: this.#confirmations })
   }
 
   #endpoint(entry: Entry, { principal }: Pick<Caller, 'principal'>): Endpoint {
@@ -259,15 +297,4 @@ function withClient(caller: Caller): Caller {
 function bindingOf(entry: Entry, method: string, params: JsonObject, { principal }: Caller): readonly unknown[] {
   const digest = hash('sha256', JSON.stringify(inOrder(params)), 'base64')
   return [principal.id, [...principal.agents].sort(), entry, method, digest]
-}
-
-/** The same JSON, whatever order its keys were written in. */
-function inOrder(value: unknown): unknown {
-  if (Array.isArray(value)) return value.map(inOrder)
-  if (!isJsonObject(value)) return value
-  return Object.fromEntries(
-    Object.entries(value)
-      .sort(([a], [b]) => (a < b ? -1 : 1))
-      .map(([key, inner]) => [key, inOrder(inner)]),
-  )
 }

@@ -2,7 +2,6 @@ import type { Tool } from '@modelcontextprotocol/server'
 import { z } from 'zod'
 import type { Backend } from '../backends/backend.js'
 import type { ToolList } from '../backends/tool.js'
-import { decide } from '../rules/decide.js'
 import { compileGlob } from '../rules/glob.js'
 import { type Unavailable, unavailable } from './patience.js'
 import { countTokens } from './tokens.js'
@@ -49,13 +48,13 @@ export const getServerTools: GatewayTool = {
       agent_id: requested,
     } = parseArguments(Arguments, args)
     call.server = server
-    const { rules, backends } = call.snapshot
+    const { backends } = call.snapshot
     const agent = call.actAs(requested)
     const backend = backends.get(server)
     if (!call.decide(agent, server) || !backend) throw notAvailable(agent, server)
 
     const { tools, unavailable: down } = await listTools(call, backend)
-    const visible = tools.filter(({ name: tool }) => decide(rules, { agent, server, tool }).decision === 'allow')
+    const visible = tools.filter(tool => call.permits(agent, server, tool))
     const isWanted = selector(names, pattern)
     const { returned, omitted, tokens } = await withinBudget(
       visible.filter(({ name }) => isWanted(name)),

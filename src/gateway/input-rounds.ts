@@ -3,6 +3,7 @@ import { ProtocolError } from '@modelcontextprotocol/server'
 import { type Cancellation, ClientRefusal, type RawResult } from '../backends/call.js'
 import { isJsonObject, type JsonObject } from '../json.js'
 import { missingFor } from './client-features.js'
+import { CONFIRM_KEY } from './confirmation.js'
 import { PARKED_MS, ParkedCall, ParkedCalls } from './parked-calls.js'
 import { type Binding, SealedState } from './sealed-state.js'
 import type { Caller, GatewayCall } from './tool.js'
@@ -146,7 +147,9 @@ async function answersTo(
           INTERNAL_ERROR,
           `the client has not declared that it can answer ${method.slice(0, 100)}`,
         )
-      return [key, await client.ask({ method, params: withElicitationId(method, params), signal: withdrawn.signal })]
+      const asking = client.ask({ method, params: withElicitationId(method, params), signal: withdrawn.signal })
+      // The gateway's own question: whoever does not answer it has not said yes.
+      return [key, await (key === CONFIRM_KEY ? asking.catch(() => ({ action: 'cancel' })) : asking)]
     })
     return Object.fromEntries(await Promise.all(answers))
   } catch (error) {

@@ -1,6 +1,5 @@
 import { z } from 'zod'
 import type { Backend } from '../backends/backend.js'
-import { decide } from '../rules/decide.js'
 import { agentId, describeTool, type GatewayCall, type GatewayTool, parseArguments, toResult } from './tool.js'
 
 const Arguments = z.strictObject({
@@ -19,23 +18,21 @@ export const listServers: GatewayTool = {
   async run(call, args) {
     const { include_metadata: withMetadata = false, agent_id: requested } = parseArguments(Arguments, args)
     const agent = call.actAs(requested)
-    const visible = [...call.snapshot.backends.values()].filter(
-      ({ name }) => decide(call.snapshot.rules, { agent, server: name }).decision === 'allow',
-    )
+    const visible = [...call.snapshot.backends.values()].filter(({ name }) => call.permits(agent, name))
     return toResult({ servers: visible.map(backend => describeServer(call, agent, backend, withMetadata)) })
   },
 }
 
 function describeServer(
-  { snapshot: { rules }, owner }: GatewayCall,
+  call: GatewayCall,
   agent: string,
   backend: Backend,
   withMetadata: boolean,
 ): Record<string, unknown> {
   const { config, name: server } = backend
   const seen = backend
-    .toolsKnownTo(owner)
-    ?.tools.filter(({ definition }) => decide(rules, { agent, server, tool: definition.name }).decision === 'allow')
+    .toolsKnownTo(call.owner)
+    ?.tools.filter(({ definition }) => call.permits(agent, server, definition))
   return {
     name: server,
     ...(config.description !== undefined && { description: config.description }),

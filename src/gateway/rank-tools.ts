@@ -31,7 +31,7 @@ export interface Hit {
 export function rankTools(
   within: readonly ToolIndex[],
   request: string,
-  isPermitted: (server: string, tool: string) => boolean,
+  isPermitted: (server: string, tool: BackendTool['definition']) => boolean,
 ): Hit[] {
   const shelf = new Shelf(within, isPermitted)
   const terms = [...new Set(toTerms(request))].slice(0, MAX_QUERY_TERMS)
@@ -100,9 +100,9 @@ class Shelf {
   readonly entries: readonly Entry[]
   readonly #rows: readonly { readonly index: ToolIndex; readonly start: number }[]
   readonly #visible: (boolean | undefined)[]
-  readonly #isPermitted: (server: string, tool: string) => boolean
+  readonly #isPermitted: (server: string, tool: BackendTool['definition']) => boolean
 
-  constructor(within: readonly ToolIndex[], isPermitted: (server: string, tool: string) => boolean) {
+  constructor(within: readonly ToolIndex[], isPermitted: (server: string, tool: BackendTool['definition']) => boolean) {
     let start = 0
     this.#rows = within.map(index => {
       const row = { index, start }
@@ -180,7 +180,7 @@ class Shelf {
   #isVisible(id: number): boolean {
     const entry = this.entries[id]
     if (!entry) return false
-    this.#visible[id] ??= this.#isPermitted(entry.server, entry.tool.definition.name)
+    this.#visible[id] ??= this.#isPermitted(entry.server, entry.tool.definition)
     return this.#visible[id] === true
   }
 }

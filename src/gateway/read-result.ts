@@ -45,7 +45,7 @@ export function createReadResult(kept: KeptResults): GatewayTool {
       const result = kept.find(handle, { principal: call.caller.principal.id, agent })
       if (!result || !mayStillRead(call, agent, result)) throw unknownHandle()
       if (item !== undefined) return readItem(result, item)
-      const tokens = resultBudgetOf(call.snapshot.rules, agent) ?? PAGE_TOKENS
+      const tokens = resultBudgetOf(call.snapshot.rules, agent, call.caller.principal) ?? PAGE_TOKENS
       return readPage(result.text, { ticket: { handle, agent_id: requested }, offset, limit, tokens })
     },
   }

@@ -1,7 +1,6 @@
 import { z } from 'zod'
 import type { Backend } from '../backends/backend.js'
 import type { ToolList } from '../backends/tool.js'
-import { decide } from '../rules/decide.js'
 import { Patience, type Unavailable, unavailable } from './patience.js'
 import { rankTools } from './rank-tools.js'
 import {
@@ -42,7 +41,6 @@ export const searchTools: GatewayTool = {
     const { query, server, limit = DEFAULT_LIMIT, agent_id: requested } = parseArguments(Arguments, args)
     call.server = server
     const agent = call.actAs(requested)
-    const { rules } = call.snapshot
     const patience = new Patience(call)
     const outcomes = await Promise.all(
       wantedBackends(call, agent, server).map(backend => knownOrAsked(call, backend, patience)),
@@ -50,11 +48,7 @@ export const searchTools: GatewayTool = {
     const indexes = await Promise.all(
       outcomes.flatMap(({ name, list }) => (list === undefined ? [] : [indexOf(name, list)])),
     )
-    const hits = rankTools(
-      indexes,
-      query,
-      (name, tool) => decide(rules, { agent, server: name, tool }).decision === 'allow',
-    ).slice(0, limit)
+    const hits = rankTools(indexes, query, (name, tool) => call.permits(agent, name, tool)).slice(0, limit)
     const down = outcomes.flatMap(({ unavailable: reason }) => (reason === undefined ? [] : [reason]))
     return toResult({
       tools: hits.map(({ server: name, tool: { definition }, score }) => ({
@@ -71,13 +65,10 @@ export const searchTools: GatewayTool = {
 
 /** The servers to search. Without being asked for, one that is switched off or misconfigured is no news. */
 function wantedBackends(call: GatewayCall, agent: string, server: string | undefined): Backend[] {
-  const { rules, backends } = call.snapshot
+  const { backends } = call.snapshot
   if (server === undefined) {
     return [...backends.values()].filter(
-      ({ name, config }) =>
-        !config.disabled &&
-        config.misconfigured.length === 0 &&
-        decide(rules, { agent, server: name }).decision === 'allow',
+      ({ name, config }) => !config.disabled && config.misconfigured.length === 0 && call.permits(agent, name),
     )
   }
   const backend = backends.get(server)

@@ -6,6 +6,7 @@ import { isJsonObject, type JsonObject } from '../json.js'
 import type { Audited } from './audited.js'
 import type { DiscoverEndpoint } from './discover-endpoint.js'
 import {
+  type CallTarget,
   type CutResult,
   type Description,
   type Endpoint,
@@ -18,7 +19,7 @@ import { refusalIn, toProtocolError } from './protocol-errors.js'
 import { asOurs, BACKEND_INFO } from './provenance.js'
 import type { Runtime } from './runtime.js'
 import type { SealedState } from './sealed-state.js'
-import { type GatewayCall, HIDDEN, notAvailable } from './tool.js'
+import { type GatewayCall, hidesExistence, notAvailable } from './tool.js'
 
 const READ_RESULT = 'read_result'
 const CURSOR_MS = 60 * 60_000
@@ -81,7 +82,12 @@ export class ServerEndpoint implements Endpoint {
     if (!call.permits(call.agent ?? '', this.#server, name)) return undefined
     const list =
       backend.freshTools(call.owner) ?? (await withClock(backend, call, clock => backend.tools(call.owner, clock)))
-    return list.byName.get(name)?.definition.inputSchema
+    const definition = list.byName.get(name)?.definition
+    return definition && call.permits(call.agent ?? '', this.#server, definition) ? definition.inputSchema : undefined
+  }
+
+  async target(_call: GatewayCall, name: string): Promise<CallTarget> {
+    return { server: this.#server, tools: [name] }
   }
 
   backends(call: GatewayCall): readonly Backend[] {
@@ -125,7 +131,7 @@ export class ServerEndpoint implements Endpoint {
       isListed: true,
     }
     const asRefusal = (error: GatewayError) => {
-      if (HIDDEN.has(error.code)) return unknownTool(name)
+      if (hidesExistence(error)) return unknownTool(name)
       return refusalIn(error) && toProtocolError(error, call.caller.era)
     }
     const run = () => runtime.track(async () => cut(await callBackendTool(call, wanted), call))
@@ -167,7 +173,7 @@ export class ServerEndpoint implements Endpoint {
   #permittedTools(call: GatewayCall, tools: readonly { readonly definition: Tool }[]): Tool[] {
     return tools
       .map(({ definition }) => definition)
-      .filter(({ name }) => call.permits(call.agent ?? '', this.#server, name))
+      .filter(definition => call.permits(call.agent ?? '', this.#server, definition))
   }
 
   /** With a backend of 2025 the level is a matter of the session; later it goes along with each request. */

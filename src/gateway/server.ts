@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import {
+  type AuthInfo,
   isJSONRPCResultResponse,
   type McpRequestContext,
   ProtocolError,
@@ -40,9 +41,11 @@ export class ServerFactory {
 
   create(entry: Entry, context: McpRequestContext, description?: Description): RelayServer {
     const { era, requestInfo } = context
-    const principal = this.#principalOf(context)
+    const principalOf: RelayOptions['principalOf'] = authInfo =>
+      this.#principalOf(authInfo ? { ...context, authInfo } : context)
+    const principal = principalOf()
     const front = this.#front
-    const server = new RelayServer({ front, entry, principal, era, isOverHttp: !!requestInfo, description })
+    const server = new RelayServer({ front, entry, principalOf, era, isOverHttp: !!requestInfo, description })
     // With no handler at all the SDK answers with the status that the specification wants (404).
     const method = era === 'modern' ? requestInfo?.headers.get('mcp-method') : undefined
     if (method && !front.has(entry, method, principal)) delete server.fallbackRequestHandler
@@ -72,7 +75,8 @@ const EVERYTHING: Description = {
 interface RelayOptions {
   readonly front: Front
   readonly entry: Entry
-  readonly principal: Principal
+  /** Who it is that a request comes from; without one, who it was that came first. */
+  readonly principalOf: (authInfo?: AuthInfo) => Principal
   readonly era: 'legacy' | 'modern'
   readonly isOverHttp: boolean
   /** What the client would be told, where that is known. */
@@ -88,6 +92,8 @@ export class RelayServer extends Server {
   readonly #subscriptions = new Map<string, Promise<() => void>>()
   /** Of the transport, once it has one; over stdio the connection is the session. */
   #sessionId: string | undefined
+  /** As its last token says: it may have another role or scope than when the session began. */
+  #principal: Principal
   #description: Description
   #logLevel: string | undefined
   #stopWatching: Promise<() => void> | undefined
@@ -95,6 +101,7 @@ export class RelayServer extends Server {
   constructor(options: RelayOptions) {
     super(serverInfo)
     this.#options = options
+    this.#principal = options.principalOf()
     this.#description = options.description ?? { capabilities: { tools: {} } }
     this.#sessionId = options.isOverHttp || options.era === 'modern' ? undefined : randomUUID()
     this.fallbackRequestHandler = (request, context) => this.#answer(request.method, request.params ?? {}, context)
@@ -181,8 +188,10 @@ export class RelayServer extends Server {
     return result as Result
   }
 
-  #callerOf(meta: JsonObject, { mcpReq, sessionId }: ServerContext, notices: Promise<void>[] = []): Caller {
-    const { principal, era, isOverHttp } = this.#options
+  #callerOf(meta: JsonObject, { mcpReq, sessionId, http }: ServerContext, notices: Promise<void>[] = []): Caller {
+    const { principalOf, era, isOverHttp } = this.#options
+    const principal = principalOf(http?.authInfo)
+    this.#principal = principal
     const { progressToken } = meta
     // One that is late finds the exchange closed; the result is what counts.
     const tell: CallingClient['tell'] = (method, params) => {
@@ -232,7 +241,7 @@ export class RelayServer extends Server {
   /** For what is said to the client beside any request of its own. */
   #session(id: string): ClientSession {
     const peer = {
-      principal: this.#options.principal.id,
+      principal: this.#principal.id,
       capabilities: relayedCapabilities(this.getClientCapabilities()),
       takesLogs: 'server' in this.#options.entry,
       ask: (ask: BackendAsk) => asClient(ask, (request, options) => this.request(request, AS_IT_IS, options)),
@@ -242,7 +251,8 @@ export class RelayServer extends Server {
   }
 
   #callerBesides(): Caller {
-    const { principal, era } = this.#options
+    const { era } = this.#options
+    const principal = this.#principal
     const id = this.#sessionId
     if (id === undefined) return { principal, era }
     const { peer, ...session } = this.#session(id)

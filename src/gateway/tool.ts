@@ -6,9 +6,12 @@ import { GatewayError } from '../errors/gateway-error.js'
 import type { Principal } from '../identity/principal.js'
 import { resolveAgent } from '../identity/resolve-agent.js'
 import type { JsonObject } from '../json.js'
-import { entriesFor } from '../rules/compile.js'
+import { entriesFor, rolesOf } from '../rules/compile.js'
+import type { Facts } from '../rules/conditions.js'
 import { type Decision, decide } from '../rules/decide.js'
+import { missingScopes, scopesFor } from '../rules/scopes.js'
 import { featuresIn, missingFor } from './client-features.js'
+import { type Confirmation, Confirmations } from './confirmation.js'
 import type { Snapshot } from './snapshot.js'
 
 /** Who calls and how the call arrived. */
@@ -49,6 +52,22 @@ export interface ClientSession {
 
 const METHOD_NOT_FOUND = -32601
 
+/** Scopes that a call needs, and those of them that the token does not have. */
+export interface LackingScopes {
+  readonly required: readonly string[]
+  readonly missing: readonly string[]
+}
+
+export interface CallOptions {
+  /** The server whose door the call came in by. */
+  readonly onlyServer?: string | undefined
+  /** Where questions wait for their answers from one request to the next. */
+  readonly confirmations?: Confirmations
+}
+
+/** A tool by its name, or by its definition where that is known. */
+type ToolRef = string | { readonly name: string; readonly annotations?: unknown }
+
 /** One call of one of the gateway's tools: one snapshot, and what the audit line will say, filled in as it becomes known. */
 export class GatewayCall {
   readonly caller: Caller
@@ -57,17 +76,25 @@ export class GatewayCall {
   server: string | undefined
   tool: string | undefined
   decision: Decision | undefined
+  /** What became of the question, where the rules want a person to be asked. */
+  confirmation: Confirmation | undefined
+  #confirmations: Confirmations | undefined
   /** True where one client talks to one backend as if there were nobody in between. */
   readonly isOneToOne: boolean
-
   /** The server whose door the call came in by. */
   readonly onlyServer: string | undefined
 
-  constructor(caller: Caller, snapshot: Snapshot, onlyServer?: string) {
+  constructor(caller: Caller, snapshot: Snapshot, { onlyServer, confirmations }: CallOptions = {}) {
     this.onlyServer = onlyServer
     this.isOneToOne = onlyServer !== undefined
+    this.#confirmations = confirmations
     this.caller = { ...caller, meta: withoutHopFields(caller.meta) }
     this.snapshot = snapshot
+  }
+
+  get confirmations(): Confirmations {
+    this.#confirmations ??= new Confirmations()
+    return this.#confirmations
   }
 
   /** Settles the agent. Throws when the caller may not act as the one it asked for. */
@@ -76,17 +103,36 @@ export class GatewayCall {
     return this.agent
   }
 
-  /** Decides without a trace, for lists. */
-  permits(agent: string, server: string, tool?: string): boolean {
-    return decide(this.snapshot.rules, { agent, server, tool }).decision === 'allow'
+  /** Decides without a trace, for lists: whether there may be a call that the rules allow, asking first included. */
+  permits(agent: string, server: string, tool?: ToolRef): boolean {
+    const known = typeof tool === 'object' ? { tool: tool.name, definition: tool } : { tool }
+    const { principal: caller } = this.caller
+    return decide(this.snapshot.rules, { agent, server, caller, ...known }).decision !== 'deny'
   }
 
-  /** Decides and remembers the decision for the audit line. A server that is not configured is denied as if by a rule. */
-  decide(agent: string, server: string, tool?: string): boolean {
-    const decision = decide(this.snapshot.rules, { agent, server, tool })
-    const isAbsent = decision.decision === 'allow' && !this.snapshot.backends.has(server)
+  /**
+   * Decides by what is known so far, and remembers the decision for the audit line. A server that is not configured is denied as if
+   * by a rule.
+   */
+  decide(agent: string, server: string, tool?: string, facts: Omit<Facts, 'caller'> = {}): boolean {
+    const { principal: caller } = this.caller
+    const decision = decide(this.snapshot.rules, { agent, server, tool, caller, ...facts })
+    const isAbsent = decision.decision !== 'deny' && !this.snapshot.backends.has(server)
     this.decision = isAbsent ? { decision: 'deny', rule: 'mcpServers', reason: 'no such server' } : decision
-    return this.decision.decision === 'allow'
+    return this.decision.decision !== 'deny'
+  }
+
+  /**
+   * The scopes that the caller's token needs for a tool and does not have, with all that it needs; undefined when it has them, and
+   * for the person at this machine, who needs none.
+   */
+  lackingScopes(server: string, tools: readonly string[]): LackingScopes | undefined {
+    const needed = this.caller.principal.isLocal ? undefined : scopesFor(this.snapshot.rules, server, tools)
+    const missing = needed && missingScopes(needed.scopes, this.caller.principal.scopes ?? [])
+    if (!needed || !missing || missing.length === 0) return undefined
+    const reason = `the token lacks ${missing.join(' ')}`
+    this.decision = { decision: 'deny', rule: needed.rule, reason }
+    return { required: needed.scopes, missing }
   }
 
   /**
@@ -94,9 +140,12 @@ export class GatewayCall {
    * make up.
    */
   get owner(): CallOwner {
-    const [entry] = entriesFor(this.snapshot.rules, this.agent ?? '')
+    const { rules } = this.snapshot
+    const [entry] = entriesFor(rules, this.agent ?? '')
     const { client, principal } = this.caller
-    return { agent: entry?.name ?? '', principal: principal.id, client: client && this.#ownClient(client) }
+    // A name that no agent can have.
+    const byRole = () => ['roles', ...rolesOf(rules, principal).map(({ name }) => name)].join(' ')
+    return { agent: entry?.name ?? byRole(), principal: principal.id, client: client && this.#ownClient(client) }
   }
 
   /** The client as a backend may turn to it while this call is under way. */
@@ -178,12 +227,15 @@ export function toResult(content: Record<string, unknown>): CallToolResult {
   return { content: [{ type: 'text', text: JSON.stringify(content) }], structuredContent: content }
 }
 
-/** What a caller must not be able to tell apart. */
-export const HIDDEN: ReadonlySet<string> = new Set(['DENIED_BY_POLICY', 'TOOL_NOT_FOUND'])
+/** Whether this is one of the refusals that a caller must not be able to tell apart. */
+export const hidesExistence = (error: GatewayError): boolean =>
+  error.code === 'TOOL_NOT_FOUND' || error instanceof NotAvailable
+
+class NotAvailable extends GatewayError {}
 
 /** Denied, hidden and absent read the same: the refusal must not tell whether something exists. */
 export function notAvailable(agent: string, server: string, tool?: string): GatewayError {
-  return new GatewayError('DENIED_BY_POLICY', unavailableText(agent, server, tool), {
+  return new NotAvailable('DENIED_BY_POLICY', unavailableText(agent, server, tool), {
     details: { server, ...(tool !== undefined && { tool }) },
   })
 }

@@ -13,8 +13,11 @@ export interface BearerOptions {
 }
 
 export interface Authenticated {
-  readonly Variables: { readonly token: VerifiedToken }
+  readonly Variables: { readonly token: VerifiedToken; readonly challenge: Challenge }
 }
+
+/** The `WWW-Authenticate` of a refusal, with what it says beside where to get a token. */
+export type Challenge = (extra?: Readonly<Record<string, string>>) => string
 
 // b64token of RFC 6750, section 2.1.
 const BEARER = /^Bearer +([A-Za-z0-9\-._~+/]+=*)$/i
@@ -26,7 +29,7 @@ const BEARER = /^Bearer +([A-Za-z0-9\-._~+/]+=*)$/i
 export function requireBearer(options: BearerOptions | ((c: Context) => BearerOptions)) {
   return createMiddleware<Authenticated>(async (c, next) => {
     const { verifier, metadataUrl, scopes } = typeof options === 'function' ? options(c) : options
-    const challenge = (extra: Record<string, string> = {}) => {
+    const challenge: Challenge = (extra = {}) => {
       const parameters = { resource_metadata: metadataUrl, scope: scopes.join(' '), ...extra }
       return `Bearer ${Object.entries(parameters)
         .map(([name, value]) => `${name}="${quotable(value)}"`)
@@ -57,8 +60,19 @@ export function requireBearer(options: BearerOptions | ((c: Context) => BearerOp
       const body = { error: 'invalid_token', error_description: error.description }
       return c.json(body, 401, { 'WWW-Authenticate': challenge(body) })
     }
+    c.set('challenge', challenge)
     return next()
   })
+}
+
+/** A token that is good, but not for this (RFC 6750, section 3.1; 2026-07-28, "Scope Challenge"): all that is needed, at once. */
+export function insufficientScope(
+  challenge: Challenge,
+  { required, missing }: { readonly required: readonly string[]; readonly missing: readonly string[] },
+): Response {
+  const error = { error: 'insufficient_scope', error_description: `the token lacks the scope ${missing.join(' ')}` }
+  const headers = { 'WWW-Authenticate': challenge({ ...error, scope: required.join(' ') }) }
+  return Response.json({ ...error, required_scopes: required }, { status: 403, headers })
 }
 
 /** Only what a quoted-string of RFC 6750 may hold; a claim in an error may contain anything. */

@@ -30,6 +30,12 @@ export type Change =
   | { readonly kind: 'tools' | 'prompts' | 'resources' }
   | { readonly kind: 'resource'; readonly uri: string; readonly params: JsonObject }
 
+/** All the scopes that a call needs, and those of them that its token does not have. */
+export interface LackingScopes {
+  readonly required: readonly string[]
+  readonly missing: readonly string[]
+}
+
 /** What is behind the front door: MCP, without a transport. */
 export interface Front {
   /** Why this caller may not come in here; undefined when it may. */
@@ -46,6 +52,12 @@ export interface Front {
     call: { readonly name: string; readonly args: unknown },
     caller: HttpCaller,
   ): Promise<{ readonly result: JsonObject } | { readonly error: JsonObject }>
+  /** What a token lacks for a call that is otherwise permitted; undefined when nothing. */
+  lackingScopes(
+    entry: Entry,
+    call: { readonly name: string; readonly args: unknown },
+    caller: HttpCaller,
+  ): Promise<LackingScopes | undefined> | undefined
   /** What is wrong with the headers that repeat parameters; undefined when nothing is. */
   headerProblem(
     entry: Entry,

@@ -6,9 +6,9 @@ import { LRUCache } from 'lru-cache'
 import { toHttpStatus, toJsonRpcError } from '../errors/faces.js'
 import { isJsonObject, isTooDeep, type JsonObject, parseJson } from '../json.js'
 import type { Logger } from '../observability/logger.js'
-import { type Authenticated, toAuthInfo } from './bearer.js'
+import { type Authenticated, insufficientScope, toAuthInfo } from './bearer.js'
 import { type DirectCall, readDirectCall, statusOf, toDirectResponse } from './direct-lane.js'
-import type { Cancellation, Entry, Front } from './front.js'
+import type { Cancellation, Entry, Front, LackingScopes } from './front.js'
 import { Sessions } from './sessions.js'
 import { withEnds } from './streams.js'
 import { Subscriptions } from './subscriptions.js'
@@ -71,6 +71,10 @@ export function createMcpRoutes({ front, serverInfo, logger }: McpRoutesOptions)
       const token = c.get('token')
       const refusal = front.refusal(entry, token.principal)
       if (refusal) return refused(refusal, idOf(parsed.value))
+      const lacking = await lackingScopes(parsed.value, call =>
+        front.lackingScopes(entry, call, { principal: token.principal, era: 'modern' }),
+      )
+      if (lacking) return insufficientScope(c.get('challenge'), lacking)
       const { headers } = c.env.incoming
       const body = isJsonObject(parsed.value) ? parsed.value : undefined
       if (body?.method === 'tools/call' && headers['mcp-method'] !== undefined) {
@@ -112,6 +116,28 @@ export function createMcpRoutes({ front, serverInfo, logger }: McpRoutesOptions)
       await Promise.allSettled([sessions.close(), subscriptions.close()])
       await Promise.allSettled([...handlers.values()].map(handler => handler.close()))
     },
+  }
+}
+
+/** Asked before anything of an answer is sent, and for all calls of a batch at once. */
+function lackingScopes(
+  body: unknown,
+  ask: (call: { name: string; args: unknown }) => Promise<LackingScopes | undefined> | undefined,
+): Promise<LackingScopes | undefined> | undefined {
+  const asked = (Array.isArray(body) ? body : [body]).flatMap((message: unknown) => {
+    const { method, params } = isJsonObject(message) ? message : {}
+    if (method !== 'tools/call' || !isJsonObject(params) || typeof params.name !== 'string') return []
+    return ask({ name: params.name, args: params.arguments }) ?? []
+  })
+  return asked.length === 0 ? undefined : Promise.all(asked).then(together)
+}
+
+function together(all: readonly (LackingScopes | undefined)[]): LackingScopes | undefined {
+  const lacking = all.filter(each => each !== undefined)
+  if (lacking.length < 2) return lacking[0]
+  return {
+    required: [...new Set(lacking.flatMap(({ required }) => required))],
+    missing: [...new Set(lacking.flatMap(({ missing }) => missing))],
   }
 }
 

@@ -6,6 +6,14 @@ export interface Principal {
   readonly id: string
   /** Names and globs of the agents it may act as, descendants included; `any` is the local user who chose none. */
   readonly agents: readonly string[] | 'any'
+  /** Names of roles in the rules: it has theirs beside those of its agent. */
+  readonly roles?: readonly string[]
+  /** What conditions may ask for. */
+  readonly claims?: Readonly<Record<string, unknown>>
+  /** What its token is good for; the local user has no token, and needs none. */
+  readonly scopes?: readonly string[]
+  /** What people call it. */
+  readonly name?: string
   /** True for the person at this machine, whose browser is on it too. */
   readonly isLocal?: boolean | undefined
   /** The agent of a local user who names none (`GATEWAY_DEFAULT_AGENT`). */

@@ -1,5 +1,5 @@
 import { GatewayError } from '../errors/gateway-error.js'
-import { type AccessRules, entriesFor } from '../rules/compile.js'
+import { type AccessRules, entriesFor, isKnown } from '../rules/compile.js'
 import { compileGlob, isGlob } from '../rules/glob.js'
 import type { Principal } from './principal.js'
 
@@ -11,9 +11,9 @@ export function resolveAgent(rules: AccessRules, principal: Principal, requested
   if (requested !== undefined) {
     if (!mayActAs(principal, requested))
       throw new GatewayError('INVALID_AGENT_ID', `this caller may not act as the agent "${requested}"`)
-    return known(rules, requested)
+    return known(rules, principal, requested)
   }
-  if (principal.agents !== 'any') return known(rules, onlyAgentOf(principal.agents))
+  if (principal.agents !== 'any') return known(rules, principal, onlyAgentOf(principal.agents))
   if (principal.fallbackAgent !== undefined)
     return fallback(rules, principal.fallbackAgent, 'GATEWAY_DEFAULT_AGENT names')
   if (!rules.denyOnMissingAgent) return fallback(rules, 'default', 'deny_on_missing_agent is false, which needs')
@@ -43,8 +43,9 @@ function onlyAgentOf(agents: readonly string[]): string {
   return only
 }
 
-function known(rules: AccessRules, agent: string): string {
-  if (entriesFor(rules, agent).length > 0) return agent
+/** An agent without an entry may have the rules of its roles. */
+function known(rules: AccessRules, principal: Principal, agent: string): string {
+  if (isKnown(rules, agent, principal)) return agent
   throw new GatewayError('INVALID_AGENT_ID', `the rules do not know the agent "${agent}"`)
 }
 

@@ -126,10 +126,11 @@ const inWords = (value: unknown): string => (typeof value === 'string' ? value :
 function toVerifiedToken(payload: JWTPayload, clockToleranceSeconds: number): VerifiedToken {
   const scope = payload.scope
   const clientId = payload.client_id
+  const scopes = typeof scope === 'string' ? scope.split(' ').filter(part => part !== '') : []
   return {
-    principal: { id: payload.sub ?? '', agents: agentsIn(payload) },
+    principal: { id: payload.sub ?? '', agents: agentsIn(payload), scopes },
     clientId: typeof clientId === 'string' ? clientId : '',
-    scopes: typeof scope === 'string' ? scope.split(' ').filter(part => part !== '') : [],
+    scopes,
     expiresAt: payload.exp ?? 0,
     acceptedUntil: (payload.exp ?? 0) + clockToleranceSeconds,
   }

@@ -16,10 +16,12 @@ export interface AuditEvent {
   /** The server and the tool behind it: what was meant, not the wrapper. */
   readonly server: string | null
   readonly tool: string | null
-  readonly decision: 'allow' | 'deny' | null
+  readonly decision: 'allow' | 'deny' | 'ask' | null
   readonly rule: string | null
   /** `OK`, `TOOL_ERROR` when the tool itself reported a failure, or the code of the gateway's error. */
   readonly code: string
+  /** Where the rules want a person to be asked: what came of it. */
+  readonly confirmation?: 'asked' | 'accepted' | 'declined' | 'cancelled' | 'impossible'
   readonly latency_ms: number
 }
 

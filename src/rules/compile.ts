@@ -1,7 +1,9 @@
 import { formatPath } from '../config/problem.js'
-import type { AccessPatterns, AgentRules, RulesConfig } from '../config/rules-file.js'
+import type { AgentRules, RulesConfig, ToolRule } from '../config/rules-file.js'
 import type { ServerConfig } from '../config/servers-file.js'
+import { type Condition, compileConditions, type Mode, type Subject } from './conditions.js'
 import { compileGlob, type Matcher } from './glob.js'
+import { type CompiledScope, compileScopes } from './scopes.js'
 
 /** A pattern together with the place it was written at, which is what a decision quotes. */
 export interface CompiledPattern {
@@ -9,19 +11,34 @@ export interface CompiledPattern {
   readonly rule: string
 }
 
+/** An entry of a list of tools. */
+export interface ToolPattern extends CompiledPattern {
+  /** What else has to hold. */
+  readonly conditions: readonly Condition[]
+  /** Whether a person is asked first. */
+  readonly asks: boolean
+}
+
 /** The tool patterns under one server key. */
 export interface ToolPatterns {
   readonly server: CompiledPattern
-  readonly tools: readonly CompiledPattern[]
+  readonly tools: readonly ToolPattern[]
 }
 
 export interface CompiledAccess {
   readonly servers: readonly CompiledPattern[]
   readonly tools: readonly ToolPatterns[]
+  /** True when a person may have to be asked: then the first pattern that matches does not answer yet. */
+  readonly mayAsk: boolean
 }
 
+/** The entry of an agent, or of a role. */
 export interface CompiledAgent {
   readonly name: string
+  /** Where it is written. */
+  readonly path: readonly PropertyKey[]
+  /** Itself and the ancestors of an agent, nearest first. */
+  readonly lineage: readonly CompiledAgent[]
   /** What the agent sees; undefined: what its ancestors say. */
   readonly expose: AgentRules['expose']
   /** What a result may cost it; undefined: what its ancestors say. */
@@ -40,13 +57,17 @@ export interface ServerFilter {
 /** Everything a decision needs, compiled once per load. Immutable. */
 export interface AccessRules {
   readonly agents: ReadonlyMap<string, CompiledAgent>
+  readonly roles: ReadonlyMap<string, CompiledAgent>
+  readonly scopes: readonly CompiledScope[]
   readonly filters: ReadonlyMap<string, ServerFilter>
   readonly denyOnMissingAgent: boolean
 }
 
 export function compileRules(rules: RulesConfig, servers: readonly ServerConfig[]): AccessRules {
   return {
-    agents: new Map(Object.entries(rules.agents).map(([name, entry]) => [name, compileAgent(name, entry)])),
+    agents: compileEntries('agents', rules.agents),
+    roles: compileEntries('roles', rules.roles ?? {}),
+    scopes: compileScopes(rules.scopes ?? {}),
     filters: new Map(servers.map(server => [server.name, compileFilter(server)])),
     denyOnMissingAgent: rules.defaults.deny_on_missing_agent,
   }
@@ -56,42 +77,87 @@ export function compileRules(rules: RulesConfig, servers: readonly ServerConfig[
  * The entries that decide for an agent: its own and those of all its ancestors (`a.b.c`, `a.b`, `a`), nearest first.
  * Empty when the rules know none of them.
  */
-export function entriesFor(rules: AccessRules, agent: string): readonly CompiledAgent[] {
-  const entries: CompiledAgent[] = []
-  for (let name = agent; name !== ''; name = name.slice(0, Math.max(0, name.lastIndexOf('.')))) {
-    const entry = rules.agents.get(name)
-    if (entry) entries.push(entry)
+export function entriesFor({ agents }: Pick<AccessRules, 'agents'>, agent: string): readonly CompiledAgent[] {
+  for (let name = agent; name !== ''; name = parentOf(name)) {
+    const entry = agents.get(name)
+    if (entry) return entry.lineage
   }
-  return entries
+  return NO_ENTRIES
 }
 
-/** What an agent sees: its own word, else that of its nearest ancestor. */
-export const exposureOf = (rules: AccessRules, agent: string): 'discover' | 'direct' =>
-  entriesFor(rules, agent).find(({ expose }) => expose !== undefined)?.expose ?? 'discover'
+const NO_ENTRIES: readonly CompiledAgent[] = []
 
-/** What a result may cost an agent, in tokens: the least that it or an ancestor may have; undefined: anything. */
-export function resultBudgetOf(rules: AccessRules, agent: string): number | undefined {
-  const budgets = entriesFor(rules, agent).flatMap(({ maxResultTokens }) => maxResultTokens ?? [])
+/** Whether the rules say anything of this agent, or of a role that the caller has. */
+export const isKnown = (rules: AccessRules, agent: string, caller?: Pick<Subject, 'roles'>): boolean =>
+  entriesFor(rules, agent).length > 0 || rolesOf(rules, caller).length > 0
+
+/** The entries of the caller's roles, as far as the rules know them. */
+export const rolesOf = (
+  { roles }: AccessRules,
+  caller: Pick<Subject, 'roles'> | undefined,
+): readonly CompiledAgent[] =>
+  caller?.roles?.length && roles.size > 0 ? caller.roles.flatMap(name => roles.get(name) ?? []) : NO_ENTRIES
+
+/** What an agent sees: its own word, else that of its nearest ancestor, else that of a role. */
+export const exposureOf = (rules: AccessRules, agent: string, caller?: Pick<Subject, 'roles'>): 'discover' | 'direct' =>
+  [...entriesFor(rules, agent), ...rolesOf(rules, caller)].find(({ expose }) => expose !== undefined)?.expose ??
+  'discover'
+
+/** What a result may cost an agent, in tokens: the least that it, an ancestor or a role may have; undefined: anything. */
+export function resultBudgetOf(rules: AccessRules, agent: string, caller?: Pick<Subject, 'roles'>): number | undefined {
+  const entries = [...entriesFor(rules, agent), ...rolesOf(rules, caller)]
+  const budgets = entries.flatMap(({ maxResultTokens }) => maxResultTokens ?? [])
   return budgets.length > 0 ? Math.min(...budgets) : undefined
 }
 
-function compileAgent(name: string, entry: AgentRules): CompiledAgent {
+/** Parents come first, so that each finds its own. */
+function compileEntries(section: 'agents' | 'roles', entries: Readonly<Record<string, AgentRules>>) {
+  const compiled = new Map<string, CompiledAgent>()
+  for (const [name, entry] of Object.entries(entries).sort(([a], [b]) => a.length - b.length)) {
+    const lineage: CompiledAgent[] = []
+    const agent = { ...compileAgent([section, name], name, entry), lineage }
+    lineage.push(agent, ...(section === 'agents' ? entriesFor({ agents: compiled }, parentOf(name)) : []))
+    compiled.set(name, agent)
+  }
+  return compiled
+}
+
+const parentOf = (agent: string): string => agent.slice(0, Math.max(0, agent.lastIndexOf('.')))
+
+function compileAgent(path: readonly PropertyKey[], name: string, entry: AgentRules): Omit<CompiledAgent, 'lineage'> {
   return {
     name,
+    path,
     expose: entry.expose,
     maxResultTokens: entry.max_result_tokens,
-    allow: compileAccess(entry.allow, ['agents', name, 'allow']),
-    deny: compileAccess(entry.deny, ['agents', name, 'deny']),
+    allow: compileAccess(entry.allow, [...path, 'allow'], 'allow'),
+    deny: compileAccess(entry.deny, [...path, 'deny'], 'deny'),
   }
 }
 
-function compileAccess(access: AccessPatterns | undefined, path: readonly PropertyKey[]): CompiledAccess {
+function compileAccess(
+  access: AgentRules['allow'] | AgentRules['deny'],
+  path: readonly PropertyKey[],
+  mode: Mode,
+): CompiledAccess {
+  const tools = Object.entries(access?.tools ?? {}).map(([server, listed]) => ({
+    server: { matches: compileGlob(server), rule: formatPath([...path, 'tools', server]) },
+    tools: listed.map((tool, index) => compileTool(tool, [...path, 'tools', server, index], mode)),
+  }))
   return {
     servers: compilePatterns(access?.servers ?? [], [...path, 'servers']),
-    tools: Object.entries(access?.tools ?? {}).map(([server, tools]) => ({
-      server: { matches: compileGlob(server), rule: formatPath([...path, 'tools', server]) },
-      tools: compilePatterns(tools, [...path, 'tools', server]),
-    })),
+    tools,
+    mayAsk: tools.some(list => list.tools.some(({ asks }) => asks)),
+  }
+}
+
+function compileTool(listed: string | ToolRule, path: readonly PropertyKey[], mode: Mode): ToolPattern {
+  const rule: ToolRule = typeof listed === 'string' ? { tool: listed } : listed
+  return {
+    matches: compileGlob(rule.tool),
+    rule: `${formatPath(path)} ("${rule.tool}")`,
+    conditions: compileConditions(rule, mode),
+    asks: rule.effect === 'ask',
   }
 }
 

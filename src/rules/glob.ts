@@ -1,7 +1,11 @@
 /** A compiled pattern: does this name match? */
 export type Matcher = (name: string) => boolean
 
-type Part = { readonly kind: 'many' } | { readonly kind: 'one'; readonly matches: (character: string) => boolean }
+/** A piece of a pattern: any run of items, or one of a kind. */
+export type Part = { readonly kind: 'many' } | { readonly kind: 'one'; readonly matches: (item: string) => boolean }
+
+/** Text that may be a glob, or text that stands for itself whatever it looks like. */
+export type GlobPiece = string | { readonly literal: string }
 
 /** True when the text means more than itself. */
 export const isGlob = (text: string): boolean => /[*?[]/.test(text)
@@ -14,9 +18,24 @@ export const isGlob = (text: string): boolean => /[*?[]/.test(text)
  */
 export function compileGlob(pattern: string): Matcher {
   if (!isGlob(pattern)) return name => name === pattern
-  const parts = parse(pattern)
-  return parts.every(part => part.kind === 'many') ? () => true : name => matches(parts, [...name])
+  return matcherOf(parse(pattern))
 }
+
+/** The same of several pieces. */
+export function compilePieces(pieces: readonly GlobPiece[]): Matcher {
+  if (pieces.every(piece => typeof piece !== 'string' || !isGlob(piece))) {
+    const text = pieces.map(piece => (typeof piece === 'string' ? piece : piece.literal)).join('')
+    return name => name === text
+  }
+  return matcherOf(pieces.flatMap(piece => (typeof piece === 'string' ? parse(piece) : literally(piece.literal))))
+}
+
+function matcherOf(parts: readonly Part[]): Matcher {
+  return parts.every(part => part.kind === 'many') ? () => true : name => matchesInOrder(parts, [...name])
+}
+
+const literally = (text: string): Part[] =>
+  [...text].map(character => ({ kind: 'one', matches: candidate => candidate === character }))
 
 function parse(pattern: string): Part[] {
   const characters = [...pattern]
@@ -54,7 +73,7 @@ function compileSet(set: readonly string[]): (character: string) => boolean {
 }
 
 /** Greedy with one step back: only the last `*` is ever reconsidered. */
-function matches(parts: readonly Part[], name: readonly string[]): boolean {
+export function matchesInOrder(parts: readonly Part[], name: readonly string[]): boolean {
   let part = 0
   let at = 0
   let star = -1

@@ -132,6 +132,89 @@ describe('explain', () => {
       reason: expect.any(String),
     })
   })
+
+  describe('roles, conditions and scopes', () => {
+    let file: string
+    beforeAll(async () => {
+      file = join(files.directory, 'conditional.json')
+      const home = '/home/${principal.name}/**'
+      const conditional = {
+        agents: {
+          clerk: {
+            allow: {
+              servers: ['shop'],
+              tools: {
+                shop: [
+                  { tool: 'query', when: { sql: 'select *' } },
+                  { tool: 'drop_table', effect: 'ask' },
+                ],
+              },
+            },
+          },
+        },
+        roles: { writer: { allow: { servers: ['shop'], tools: { shop: [{ tool: 'note', when: { text: home } }] } } } },
+        scopes: { 'shop/drop_*': ['mcp:shop:admin'], 'gone/*': ['x'] },
+      }
+      await writeFile(file, JSON.stringify(conditional))
+    })
+    const explain = async (...words: string[]) => {
+      const { status, stdout } = await run(['explain', 'clerk', 'shop', ...words, '--json', '--rules', file])
+      return [status, JSON.parse(stdout)]
+    }
+
+    test('--args', async () => {
+      const rule = 'agents.clerk.allow.tools.shop[0] ("query")'
+      const condition = 'sql: "select *"'
+      const reason = expect.any(String)
+      expect(await explain('query', '--args', '{"sql":"select 1"}')).toEqual([
+        0,
+        { decision: 'allow', rule, reason, condition },
+      ])
+      expect(await explain('query', '--args', '{"sql":"drop"}')).toEqual([
+        1,
+        { decision: 'deny', rule, reason, condition, arguments: ['sql'] },
+      ])
+      expect(await explain('query')).toEqual([0, { decision: 'allow', rule, reason, condition, depends_on: [rule] }])
+    })
+
+    test('ask, and the scopes a token needs', async () => {
+      expect(await explain('drop_table')).toMatchObject([1, { decision: 'ask', scopes: ['mcp:shop:admin'] }])
+      expect(await explain('drop_table', '--claims', '{"scope":"mcp"}')).toMatchObject([
+        1,
+        { missing_scopes: ['mcp:shop:admin'] },
+      ])
+      const words = ['explain', 'clerk', 'shop', 'drop_table', '--rules', file]
+      const { stdout } = await run(words)
+      expect(stdout).toMatch(/^ask: a person has to confirm/)
+      expect(stdout).toContain('scopes: a token needs mcp:shop:admin')
+    })
+
+    test('--roles and --claims', async () => {
+      const asked = ['note', '--roles', 'writer, other', '--args', '{"text":"/home/ann/x"}']
+      expect(await explain(...asked, '--claims', '{"preferred_username":"ann"}')).toMatchObject([
+        0,
+        { rule: 'roles.writer.allow.tools.shop[0] ("note")' },
+      ])
+      expect(await explain(...asked, '--claims', '{"preferred_username":"bob"}')).toMatchObject([
+        1,
+        { decision: 'deny' },
+      ])
+      expect(await explain('note')).toMatchObject([1, { decision: 'deny' }])
+    })
+
+    test.each([
+      ['--args', 'no json'],
+      ['--args', '[]'],
+      ['--claims', '@no-such-file'],
+    ])('%s %s is a usage error', async (...flag) => {
+      expect(await run(['explain', 'clerk', 'shop', 'query', ...flag])).toMatchObject({ status: 2, stdout: '' })
+    })
+
+    test('check names what can never match', async () => {
+      const { stdout } = await run(['check', '--rules', file])
+      expect(stdout).toContain(`${file}:scopes["gone/*"]: warning: no configured server matches "gone"`)
+    })
+  })
 })
 
 describe('tools and call', () => {

@@ -79,20 +79,11 @@ describe('a key nobody knows is answered with the nearest that would be right th
 })
 
 describe('rules this version cannot enforce', () => {
-  test.each(['identity', 'roles', 'scopes', 'limits'])('%s is refused', key => {
+  test.each(['identity', 'limits'])('%s is refused', key => {
     expect(parse({ [key]: {}, agents: { a: { allow: { servers: ['*'] } } } })).toMatchObject({
       rules: { agents: {} },
       problems: [{ file: 'r.json', path: key }],
     })
-  })
-
-  test.each([
-    ['a condition', { tool: 'create_issue', when: { repo: 'myorg/*' } }],
-    ['an effect', { tool: 'create_issue', effect: 'ask' }],
-  ])('%s is refused', (_, entry) => {
-    expect(pathsOf({ agents: { a: { allow: { tools: { github: ['get_*', entry] } } } } })).toEqual([
-      'agents.a.allow.tools.github[1]',
-    ])
   })
 
   test('an agent may have the name of one of those keys', () => {
@@ -101,5 +92,72 @@ describe('rules this version cannot enforce', () => {
 
   test('the other mistakes of the file are listed beside them', () => {
     expect(pathsOf({ limits: {}, agents: { a: { alow: {} } } }).sort()).toEqual(['agents.a.alow', 'limits'])
+  })
+})
+
+describe('roles, conditions and scopes', () => {
+  test('are read as they are written', () => {
+    const access = {
+      allow: {
+        servers: ['github'],
+        tools: {
+          github: [
+            'get_*',
+            { tool: 'create_issue', when: { repo: 'myorg/*', 'labels[*]': ['a', 'b'], draft: true }, effect: 'ask' },
+            { tool: '*', annotations: { readOnlyHint: true } },
+            { tool: 'write', when: { '["a.b"][0].c': '/home/${principal.name}/**' }, effect: 'allow' },
+          ],
+        },
+      },
+      deny: { tools: { github: [{ tool: 'merge', when: { branch: 'main', count: 3 } }] } },
+    }
+    const rules = {
+      agents: { a: access },
+      roles: { 'any name*': access },
+      scopes: { 'github/delete_*': ['mcp:github:admin'], '*/a/b': ['x', 'y'] },
+      defaults: { deny_on_missing_agent: true },
+    }
+    expect(parse(rules)).toEqual({ rules, problems: [] })
+  })
+
+  const inAllow = (entry: unknown) => ({ agents: { a: { allow: { tools: { s: [entry] } } } } })
+  const inDeny = (entry: unknown) => ({ agents: { a: { deny: { tools: { s: [entry] } } } } })
+  const entry = 'agents.a.allow.tools.s[0]'
+
+  test.each<[rules: unknown, path: string, message: string]>([
+    [inAllow(1), entry, 'neither the name or glob of a tool'],
+    [inAllow({ tol: 'x' }), `${entry}.tol`, 'did you mean "tool"'],
+    [inAllow({ tool: 'x', wen: {} }), `${entry}.wen`, 'did you mean "when"'],
+    [inAllow({ tool: 'x', effect: 'deny' }), `${entry}.effect`, '"allow"|"ask"'],
+    [
+      inDeny({ tool: 'x', effect: 'ask' }),
+      'agents.a.deny.tools.s[0].effect',
+      'has no place in a list of what is denied',
+    ],
+    [inAllow({ tool: 'x', when: {} }), `${entry}.when`, 'is empty'],
+    [inAllow({ tool: 'x', when: { a: [] } }), `${entry}.when.a`, 'can never match'],
+    [inAllow({ tool: 'x', when: { a: null } }), `${entry}.when.a`, 'neither'],
+    [inAllow({ tool: 'x', when: { a: { b: 1 } } }), `${entry}.when.a`, 'neither'],
+    [inAllow({ tool: 'x', when: { a: '' } }), `${entry}.when.a`, ''],
+    [inAllow({ tool: 'x', when: { 'a[b]': 'x' } }), `${entry}.when["a[b]"]`, 'not a path into the arguments'],
+    [inAllow({ tool: 'x', when: { 'a..b': 'x' } }), `${entry}.when["a..b"]`, 'not a path into the arguments'],
+    [inAllow({ tool: 'x', when: { '': 'x' } }), `${entry}.when[""]`, 'not a path into the arguments'],
+    [inAllow({ tool: 'x', when: { '.a': 'x' } }), `${entry}.when[".a"]`, 'not a path into the arguments'],
+    [inAllow({ tool: 'x', when: { a: '${principal.nam}' } }), `${entry}.when.a`, 'placeholder nobody knows'],
+    [inAllow({ tool: 'x', when: { a: ['y', '${HOME}/x'] } }), `${entry}.when.a[1]`, 'placeholder nobody knows'],
+    [inAllow({ tool: 'x', when: { a: '${principal.claims}' } }), `${entry}.when.a`, 'placeholder nobody knows'],
+    [inAllow({ tool: 'x', when: { a: '/a/../b' } }), `${entry}.when.a`, 'can never match'],
+    [inAllow({ tool: 'x', when: { a: '/a**/b' } }), `${entry}.when.a`, 'whole segments'],
+    [inAllow({ tool: 'x', annotations: {} }), `${entry}.annotations`, 'is empty'],
+    [inAllow({ tool: 'x', annotations: { readOnly: true } }), `${entry}.annotations.readOnly`, '"readOnlyHint"'],
+    [{ roles: { r: { alow: {} } } }, 'roles.r.alow', '"allow"'],
+    [{ role: {} }, 'role', '"roles"'],
+    [{ scopes: { github: ['x'] } }, 'scopes.github', '"server/tool"'],
+    [{ scopes: { 'a/b': [] } }, 'scopes["a/b"]', ''],
+    [{ scopes: { 'a/b': ['two words'] } }, 'scopes["a/b"][0]', 'not a scope'],
+  ])('%j is a mistake at %s', (rules, path, message) => {
+    const { problems } = parse(rules)
+    expect(problems.map(problem => problem.path)).toContain(path)
+    expect(problems.find(problem => problem.path === path)?.message).toContain(message)
   })
 })

@@ -332,6 +332,7 @@ describe('limits', () => {
     createServer: (entry, context) => factory.create(entry, context),
     createDeclaringServer: async (entry, context) => factory.create(entry, context),
     callPlainly: async () => ({ result: {} }),
+    lackingScopes: () => undefined,
     headerProblem: async () => undefined,
     watch: async () => () => {},
   }

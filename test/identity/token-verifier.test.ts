@@ -58,7 +58,7 @@ describe('a good token', () => {
   test('says who is calling', async () => {
     const token = await sign({ ...good, client_id: 'cli', scope: 'mcp:read  mcp:write' })
     expect(await verifier.verify(token)).toEqual({
-      principal: { id: 'user-1', agents: ['team'] },
+      principal: { id: 'user-1', agents: ['team'], scopes: ['mcp:read', 'mcp:write'] },
       clientId: 'cli',
       scopes: ['mcp:read', 'mcp:write'],
       expiresAt: good.exp,

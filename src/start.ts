@@ -5,11 +5,13 @@ import { endPredecessors } from './backends/process-predecessors.js'
 import { openProcessRecord } from './backends/process-record.js'
 import { type GatewayConfig, loadConfig } from './config/load.js'
 import { locateConfigFiles, stateDirectory } from './config/locate.js'
+import { readAuditMaxBytes } from './config/observability.js'
 import { formatProblem } from './config/problem.js'
 import type { HttpServerConfig, ServerConfig } from './config/servers-file.js'
 import type { Env } from './config/variables.js'
 import { watchConfig } from './config/watch.js'
 import { openCredentialStore } from './credentials/store.js'
+import type { CallObserver } from './gateway/audited.js'
 import type { Entry } from './gateway/endpoint.js'
 import { Front } from './gateway/front.js'
 import { Runtime } from './gateway/runtime.js'
@@ -71,6 +73,7 @@ export async function startGateway(options: StartOptions = {}): Promise<Gateway>
   const audit = openAuditLog({
     file: auditFile,
     redact: redactor.scopedTo(CONFIGURATION),
+    maxBytes: readAuditMaxBytes(env.GATEWAY_AUDIT_MAX_BYTES),
     onError: error => logger.error({ err: error, file: auditFile }, 'the audit log cannot be written'),
   })
   const store = openCredentialStore({ directory: stateDirectory(env), env, warn: message => logger.warn(message) })
@@ -104,7 +107,9 @@ export async function startGateway(options: StartOptions = {}): Promise<Gateway>
     },
   })
   const debug = options.debug ?? env.GATEWAY_DEBUG === 'true'
-  const front = new Front({ runtime, audit, logger, debug })
+  const auditRequired = env.GATEWAY_AUDIT_REQUIRED === 'true'
+  const observers: CallObserver[] = []
+  const front = new Front({ runtime, audit, logger, debug, auditRequired, observers })
   const closers: (() => Promise<void> | void)[] = []
   const localCaller = (agent?: string) =>
     localPrincipal({ pinnedAgent: agent, fallbackAgent: env.GATEWAY_DEFAULT_AGENT })

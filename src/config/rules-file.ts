@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import { isJsonObject } from '../json.js'
 import type { JsonDocument } from './json-document.js'
+import { Limits } from './limits.js'
 import { formatPath, type Problem } from './problem.js'
 import { toProblems } from './schema.js'
 
@@ -31,6 +32,8 @@ const Rules = z.strictObject({
   defaults: z
     .strictObject({ deny_on_missing_agent: z.boolean().default(true) })
     .default({ deny_on_missing_agent: true }),
+  limits: Limits.optional(),
+  auditRequired: z.boolean().optional(),
 })
 
 export type AccessPatterns = Readonly<z.infer<typeof Access>>
@@ -38,7 +41,7 @@ export type AgentRules = Readonly<z.infer<typeof Agent>>
 export type RulesConfig = Readonly<z.infer<typeof Rules>>
 
 // Part of the file format, but not in force in this version. To read them as if they were would grant what they forbid.
-const NOT_IN_FORCE = ['identity', 'roles', 'scopes', 'limits']
+const NOT_IN_FORCE = ['identity', 'roles', 'scopes']
 
 export interface RulesFile {
   readonly rules: RulesConfig

@@ -1,6 +1,6 @@
 import { type CallToolResult, ProtocolError } from '@modelcontextprotocol/server'
 import { toToolResult } from '../errors/faces.js'
-import { type GatewayError, toGatewayError } from '../errors/gateway-error.js'
+import { GatewayError, toGatewayError } from '../errors/gateway-error.js'
 import type { AuditLog } from '../observability/audit-log.js'
 import type { Logger } from '../observability/logger.js'
 import type { GatewayCall } from './tool.js'
@@ -18,9 +18,29 @@ export interface Audited {
   ): Promise<CallToolResult>
 }
 
-/** The one place where an operation is timed, audited and its failure turned into words. */
-export function createAudited({ audit, logger }: { audit: AuditLog; logger: Logger }): Audited {
+/** Hears of every operation once it is over. */
+export type CallObserver = (call: GatewayCall, outcome: Outcome) => void
+
+export interface Outcome {
+  readonly operation: string
+  /** As in the audit log. */
+  readonly code: string
+  readonly latencyMs: number
+}
+
+export interface AuditedOptions {
+  readonly audit: AuditLog
+  readonly logger: Logger
+  /** Nothing is done that would leave no line (`GATEWAY_AUDIT_REQUIRED`; the rules file may say so too). */
+  readonly auditRequired?: boolean | undefined
+  /** May grow: the door that has one brings it along. */
+  readonly observers?: readonly CallObserver[] | undefined
+}
+
+/** The one place where an operation is admitted, timed, audited and its failure turned into words. */
+export function createAudited({ audit, logger, auditRequired = false, observers = [] }: AuditedOptions): Audited {
   function write(operation: string, call: GatewayCall, code: string, started: number): void {
+    const latencyMs = performance.now() - started
     audit.write({
       time: new Date().toISOString(),
       principal: call.caller.principal.id,
@@ -31,8 +51,21 @@ export function createAudited({ audit, logger }: { audit: AuditLog; logger: Logg
       decision: call.decision?.decision ?? null,
       rule: call.decision?.rule ?? null,
       code,
-      latency_ms: Math.round((performance.now() - started) * 100) / 100,
+      latency_ms: Math.round(latencyMs * 100) / 100,
     })
+    for (const observe of observers) observe(call, { operation, code, latencyMs })
+  }
+
+  async function admitted<T>(call: GatewayCall, run: () => Promise<T>): Promise<T> {
+    const { limits, config } = call.snapshot
+    if (audit.failure && (auditRequired || config.rules.auditRequired)) throw unaudited(audit.failure)
+    if (!limits) return run()
+    try {
+      await call.admit()
+      return await run()
+    } finally {
+      call.end()
+    }
   }
 
   function understand(thrown: unknown, operation: string, call: GatewayCall): GatewayError {
@@ -46,7 +79,7 @@ export function createAudited({ audit, logger }: { audit: AuditLog; logger: Logg
     async run(operation, call, run) {
       const started = performance.now()
       try {
-        const result = await run()
+        const result = await admitted(call, run)
         write(operation, call, 'OK', started)
         return result
       } catch (thrown) {
@@ -62,7 +95,7 @@ export function createAudited({ audit, logger }: { audit: AuditLog; logger: Logg
     async tool(operation, call, run, asRefusal) {
       const started = performance.now()
       try {
-        const result = await run()
+        const result = await admitted(call, run)
         write(operation, call, codeOf(result), started)
         return result
       } catch (thrown) {
@@ -75,6 +108,12 @@ export function createAudited({ audit, logger }: { audit: AuditLog; logger: Logg
     },
   }
 }
+
+const unaudited = (cause: Error): GatewayError =>
+  new GatewayError('INTERNAL', 'the audit log cannot be written, and nothing is done without it (auditRequired)', {
+    cause,
+    isPublic: true,
+  })
 
 const codeOf = ({ isError, resultType }: CallToolResult): string => {
   if (resultType === 'input_required') return 'INPUT_REQUIRED'

@@ -77,6 +77,7 @@ export async function callBackendTool(call: GatewayCall, wanted: WantedCall): Pr
     const { name } = tool.definition
     call.tool = name
     if (wanted.names.length > 1) call.decide(agent, server, name)
+    if (call.snapshot.limits) await call.admit()
     const args = wanted.asIs ? asGiven(wanted.args) : repairArguments(wanted.args, tool)
     if (!wanted.asIs) check(args, tool)
     const { onProgress, meta } = call.caller

@@ -7,10 +7,8 @@ import { toToolResult } from '../errors/faces.js'
 import { GatewayError, messageOf, toGatewayError } from '../errors/gateway-error.js'
 import type { Principal } from '../identity/principal.js'
 import { isJsonObject, type JsonObject } from '../json.js'
-import type { AuditLog } from '../observability/audit-log.js'
-import type { Logger } from '../observability/logger.js'
 import { resultBudgetOf } from '../rules/compile.js'
-import { createAudited } from './audited.js'
+import { type AuditedOptions, createAudited } from './audited.js'
 import { relayedCapabilities } from './client-features.js'
 import { DirectEndpoint } from './direct-endpoint.js'
 import { isExposedDirectly } from './direct-mode.js'
@@ -32,10 +30,8 @@ import { ServerEndpoint } from './server-endpoint.js'
 import { type Caller, GatewayCall, notAvailable } from './tool.js'
 import { Watch } from './watch.js'
 
-export interface FrontOptions {
+export interface FrontOptions extends AuditedOptions {
   readonly runtime: Runtime
-  readonly audit: AuditLog
-  readonly logger: Logger
   /** Also offer get_gateway_status. */
   readonly debug: boolean
 }
@@ -55,9 +51,9 @@ export class Front {
   readonly #direct: DirectEndpoint
   readonly #cut: CutResult
 
-  constructor({ runtime, audit, logger, debug }: FrontOptions) {
+  constructor({ runtime, debug, ...options }: FrontOptions) {
     this.#runtime = runtime
-    this.#audited = createAudited({ audit, logger })
+    this.#audited = createAudited(options)
     const kept = new KeptResults()
     const tools = [
       listServers,
@@ -70,9 +66,9 @@ export class Front {
       const budget = resultBudgetOf(call.snapshot.rules, call.agent ?? '')
       return isInputRequired(result) ? result : withinBudget(result, budget, keepFor(kept, call, requested))
     }
-    const options = { runtime, audited: this.#audited, cut }
-    this.#discover = new DiscoverEndpoint({ ...options, tools, readResult: createReadResult(kept) })
-    this.#direct = new DirectEndpoint({ ...options, small: this.#discover })
+    const common = { runtime, audited: this.#audited, cut }
+    this.#discover = new DiscoverEndpoint({ ...common, tools, readResult: createReadResult(kept) })
+    this.#direct = new DirectEndpoint({ ...common, small: this.#discover })
     this.#cut = cut
     this.smallTools = tools.map(({ definition }) => definition)
   }
@@ -207,7 +203,9 @@ export class Front {
   }
 
   #serve(entry: Entry, method: string, params: JsonObject, caller: Caller): Promise<RawResult> {
-    return this.#endpoint(entry, caller).request(this.#call(entry, caller), method, params)
+    const call = this.#call(entry, caller)
+    const serve = () => this.#endpoint(entry, caller).request(call, method, params)
+    return call.snapshot.limits && !MAY_ASK.has(method) ? withinLimits(call, serve) : serve()
   }
 
   async #serveAsking(entry: Entry, method: string, params: JsonObject, caller: Caller): Promise<RawResult> {
@@ -231,6 +229,21 @@ export class Front {
     }
     const isDirect = entry.expose === 'direct' || isExposedDirectly(this.#runtime.current, { principal })
     return isDirect ? this.#direct : this.#discover
+  }
+}
+
+/** For what leaves no line in the audit log, and is counted all the same. */
+async function withinLimits<T>(call: GatewayCall, serve: () => Promise<T>): Promise<T> {
+  try {
+    call.actAs(undefined)
+  } catch {
+    // Whether there has to be an agent is for the endpoint to say.
+  }
+  try {
+    await call.admit()
+    return await serve()
+  } finally {
+    call.end()
   }
 }
 

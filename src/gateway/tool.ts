@@ -9,6 +9,7 @@ import type { JsonObject } from '../json.js'
 import { entriesFor } from '../rules/compile.js'
 import { type Decision, decide } from '../rules/decide.js'
 import { featuresIn, missingFor } from './client-features.js'
+import { Admission } from './limits.js'
 import type { Snapshot } from './snapshot.js'
 
 /** Who calls and how the call arrived. */
@@ -57,17 +58,31 @@ export class GatewayCall {
   decision: Decision | undefined
   /** True where one client talks to one backend as if there were nobody in between. */
   readonly isOneToOne: boolean
+  readonly #admission: Admission | undefined
 
   constructor(caller: Caller, snapshot: Snapshot, isOneToOne = false) {
     this.isOneToOne = isOneToOne
     this.caller = { ...caller, meta: withoutHopFields(caller.meta) }
     this.snapshot = snapshot
+    this.#admission = snapshot.limits && new Admission(snapshot.limits)
   }
 
   /** Settles the agent. Throws when the caller may not act as the one it asked for. */
   actAs(requested: string | undefined): string {
     this.agent = resolveAgent(this.snapshot.rules, this.caller.principal, requested)
     return this.agent
+  }
+
+  /** Takes its share of what the limits leave for whom it is known to be about. Rejects with RATE_LIMITED. */
+  async admit(): Promise<void> {
+    const agents = entriesFor(this.snapshot.rules, this.agent ?? '').map(({ name }) => name)
+    const { server, tool, caller } = this
+    await this.#admission?.admit({ principal: caller.principal.id, agents, server, tool })
+  }
+
+  /** It is over: what it held of the limits is free again. */
+  end(): void {
+    this.#admission?.end()
   }
 
   /** Decides without a trace, for lists. */
@@ -99,7 +114,28 @@ export class GatewayCall {
     if (!client) return undefined
     const { capabilities, logLevel, session, ask, tell } = client
     const takesLogs = logLevel !== undefined || (this.isOneToOne && session !== undefined)
-    return { principal: principal.id, capabilities, logLevel, takesLogs, ask: gated(ask, capabilities), tell }
+    return {
+      principal: principal.id,
+      capabilities,
+      logLevel,
+      takesLogs,
+      ask: this.#pausing(gated(ask, capabilities)),
+      tell,
+    }
+  }
+
+  /** A call that waits for a person is not at work. */
+  #pausing(ask: ClientPeer['ask']): ClientPeer['ask'] {
+    const admission = this.#admission
+    if (!admission) return ask
+    return async request => {
+      const resume = admission.pause()
+      try {
+        return await ask(request)
+      } finally {
+        resume()
+      }
+    }
   }
 
   /** Clients that can be asked nothing may share a session, unless this entry is one session for one client. */

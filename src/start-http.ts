@@ -12,10 +12,13 @@ import type { Runtime } from './gateway/runtime.js'
 import { ServerFactory, serverInfo } from './gateway/server.js'
 import { createHttpApp } from './http/app.js'
 import { principalIn } from './http/bearer.js'
+import { createFailedLoginLog } from './http/failed-logins.js'
+import { FloodGuard } from './http/flood.js'
 import { isLoopbackHost } from './http/guards.js'
 import { listen } from './http/listen.js'
 import { LOCAL_AUDIENCE, openEmbeddedIssuer, STATUS_AUDIENCE } from './identity/embedded-issuer.js'
 import { createTokenVerifier, type TokenVerifier } from './identity/token-verifier.js'
+import type { AuditLog } from './observability/audit-log.js'
 import type { Logger } from './observability/logger.js'
 import { version } from './version.js'
 
@@ -42,6 +45,7 @@ export interface HttpFrontOptions extends HttpOptions {
   readonly store: CredentialStore
   readonly runtime: Runtime
   readonly front: Front
+  readonly audit: AuditLog
 }
 
 /** The part of the composition root that only `serve` needs: issuer, verifier, HTTP. */
@@ -51,6 +55,7 @@ export async function openHttpFront({
   store,
   runtime,
   front: mcp,
+  audit,
   ...options
 }: HttpFrontOptions): Promise<HttpFront & { close: () => Promise<void> }> {
   const host = options.host ?? (env.MCP_SERVER_HOST || '127.0.0.1')
@@ -59,6 +64,7 @@ export async function openHttpFront({
   refuseOpenDoor(host, env, publicResource)
 
   const issuer = await openEmbeddedIssuer(store)
+  const watch = { flood: new FloodGuard(), onFailure: createFailedLoginLog(audit) }
   const front = await listen(host, wantedPort, port => {
     const resource = publicResource ?? new URL(`http://${bracketed(host)}:${port}/mcp`)
     const main = publicResource ? [resource.href] : [resource.href, LOCAL_AUDIENCE]
@@ -82,6 +88,7 @@ export async function openHttpFront({
       verifierFor,
       logger,
       serverInfo,
+      watch,
       jwks: issuer.jwks,
       front: {
         refusal: (entry, principal) => mcp.refusal(entry, principal),

@@ -123,7 +123,7 @@ export async function startGateway(options: StartOptions = {}): Promise<Gateway>
 
     async serveHttp(http = {}) {
       const { openHttpFront } = await import('./start-http.js')
-      const opened = await openHttpFront({ ...http, env, logger, store, runtime, front })
+      const opened = await openHttpFront({ ...http, env, logger, store, runtime, front, audit })
       closers.push(opened.close)
       return opened
     },

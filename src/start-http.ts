@@ -11,7 +11,7 @@ import { describeGateway } from './gateway/get-gateway-status.js'
 import type { Runtime } from './gateway/runtime.js'
 import { ServerFactory, serverInfo } from './gateway/server.js'
 import { createHttpApp } from './http/app.js'
-import { principalIn } from './http/bearer.js'
+import { type DoorWatch, principalIn } from './http/bearer.js'
 import { createFailedLoginLog } from './http/failed-logins.js'
 import { FloodGuard } from './http/flood.js'
 import { isLoopbackHost } from './http/guards.js'
@@ -46,6 +46,14 @@ export interface HttpFrontOptions extends HttpOptions {
   readonly runtime: Runtime
   readonly front: Front
   readonly audit: AuditLog
+  /** Hears how each request was let in, or why it was not. */
+  readonly onAuthentication?: ((result: string) => void) | undefined
+}
+
+export interface OpenHttpFront extends HttpFront {
+  /** Sessions of clients of 2025. */
+  readonly sessions: number
+  close(): Promise<void>
 }
 
 /** The part of the composition root that only `serve` needs: issuer, verifier, HTTP. */
@@ -56,15 +64,24 @@ export async function openHttpFront({
   runtime,
   front: mcp,
   audit,
+  onAuthentication,
   ...options
-}: HttpFrontOptions): Promise<HttpFront & { close: () => Promise<void> }> {
+}: HttpFrontOptions): Promise<OpenHttpFront> {
   const host = options.host ?? (env.MCP_SERVER_HOST || '127.0.0.1')
   const wantedPort = options.port ?? readPort(env.MCP_SERVER_PORT)
   const publicResource = readResource(env.MCP_RESOURCE_URI)
   refuseOpenDoor(host, env, publicResource)
 
   const issuer = await openEmbeddedIssuer(store)
-  const watch = { flood: new FloodGuard(), onFailure: createFailedLoginLog(audit) }
+  const logFailure = createFailedLoginLog(audit)
+  const watch: DoorWatch = {
+    flood: new FloodGuard(),
+    onFailure(failure) {
+      onAuthentication?.(failure.code.toLowerCase())
+      return logFailure(failure)
+    },
+    onAccepted: onAuthentication && (() => onAuthentication('ok')),
+  }
   const front = await listen(host, wantedPort, port => {
     const resource = publicResource ?? new URL(`http://${bracketed(host)}:${port}/mcp`)
     const main = publicResource ? [resource.href] : [resource.href, LOCAL_AUDIENCE]
@@ -126,6 +143,9 @@ export async function openHttpFront({
   return {
     url,
     issueToken: (agent, ttlSeconds) => issuer.issue({ agent, ttlSeconds, audience: url }),
+    get sessions() {
+      return front.app.sessions
+    },
     async close() {
       await withdraw()
       await front.app.close()

@@ -5,7 +5,7 @@ import { endPredecessors } from './backends/process-predecessors.js'
 import { openProcessRecord } from './backends/process-record.js'
 import { type GatewayConfig, loadConfig } from './config/load.js'
 import { locateConfigFiles, stateDirectory } from './config/locate.js'
-import { readAuditMaxBytes } from './config/observability.js'
+import { readAuditMaxBytes, readMetricsPort } from './config/observability.js'
 import { formatProblem } from './config/problem.js'
 import type { HttpServerConfig, ServerConfig } from './config/servers-file.js'
 import type { Env } from './config/variables.js'
@@ -23,7 +23,8 @@ import { createUnaskedLogins } from './oauth/unasked-login.js'
 import { openAuditLog } from './observability/audit-log.js'
 import { type Logger, openLog } from './observability/logger.js'
 import { CONFIGURATION, createRedactor } from './observability/redactor.js'
-import type { HttpFront, HttpOptions } from './start-http.js'
+import type { HttpFront, HttpOptions, OpenHttpFront } from './start-http.js'
+import type { OpenMetrics } from './start-metrics.js'
 
 const DRAIN_MS = 5_000
 
@@ -76,6 +77,7 @@ export async function startGateway(options: StartOptions = {}): Promise<Gateway>
     maxBytes: readAuditMaxBytes(env.GATEWAY_AUDIT_MAX_BYTES),
     onError: error => logger.error({ err: error, file: auditFile }, 'the audit log cannot be written'),
   })
+  let metrics: OpenMetrics | undefined
   const store = openCredentialStore({ directory: stateDirectory(env), env, warn: message => logger.warn(message) })
   const mayOpenBrowser = options.mayOpenBrowser === true
   const unaskedLogins = createUnaskedLogins({ store, logger, env, mayOpenBrowser })
@@ -85,6 +87,7 @@ export async function startGateway(options: StartOptions = {}): Promise<Gateway>
       logger,
       onLoginNeeded: unaskedLogins.start,
       onLoginOffered: unaskedLogins.offer,
+      onRenewed: result => metrics?.refreshed(server.name, result),
       learnSecrets: secrets => redactor.learn(server.name, secrets.filter(isPlainSecret)),
     })
   const processes = join(stateDirectory(env), 'processes')
@@ -99,10 +102,12 @@ export async function startGateway(options: StartOptions = {}): Promise<Gateway>
       redactor.learn(CONFIGURATION, [...secrets])
       reportProblems(next, logger)
       runtime.swap(buildSnapshot(next, createBackend, runtime.current))
+      metrics?.reloaded('ok')
       logger.info({ fingerprint: next.fingerprint }, 'configuration reloaded')
     },
     onError(reason) {
       runtime.keepCurrent(reason)
+      metrics?.reloaded('failed')
       logger.error({ reason }, 'the new configuration cannot be used: the running one stays')
     },
   })
@@ -123,7 +128,18 @@ export async function startGateway(options: StartOptions = {}): Promise<Gateway>
 
     async serveHttp(http = {}) {
       const { openHttpFront } = await import('./start-http.js')
-      const opened = await openHttpFront({ ...http, env, logger, store, runtime, front, audit })
+      const metricsPort = readMetricsPort(env.GATEWAY_METRICS_PORT)
+      let opened: OpenHttpFront | undefined
+      if (metricsPort !== undefined && !metrics) {
+        const { openMetrics } = await import('./start-metrics.js')
+        const tools = front.smallTools.map(({ name }) => name)
+        const sessions = () => opened?.sessions ?? 0
+        metrics = await openMetrics({ port: metricsPort, runtime, audit, logger, sessions, tools })
+        observers.push(metrics.observe)
+        closers.push(metrics.close)
+      }
+      const onAuthentication = metrics && ((result: string) => metrics?.verified(result))
+      opened = await openHttpFront({ ...http, env, logger, store, runtime, front, audit, onAuthentication })
       closers.push(opened.close)
       return opened
     },

@@ -28,6 +28,7 @@ export interface HttpAppOptions extends GuardOptions {
 
 export interface HttpApp {
   readonly fetch: Hono<Exchange>['fetch']
+  readonly sessions: number
   close(): Promise<void>
 }
 
@@ -93,7 +94,13 @@ export function createHttpApp(options: HttpAppOptions): HttpApp {
     logger.error({ err: error.cause ?? error, path: c.req.path }, 'request failed')
     return c.json({ jsonrpc: '2.0', id: null, error: toJsonRpcError(error) }, toHttpStatus(error))
   })
-  return { fetch: app.fetch, close: () => routes.close() }
+  return {
+    fetch: app.fetch,
+    get sessions() {
+      return routes.sessions
+    },
+    close: () => routes.close(),
+  }
 }
 
 /** `/mcp?expose=direct`, for clients whose rules nobody wants to touch. */

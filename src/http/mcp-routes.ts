@@ -25,6 +25,8 @@ export interface McpRoutes {
   post(c: Context<Exchange>, entry: Entry): Promise<Response>
   /** GET and DELETE, and what is neither. */
   other(c: Context<Exchange>, entry: Entry): Promise<Response>
+  /** Sessions of clients of 2025. */
+  readonly sessions: number
   close(): Promise<void>
 }
 
@@ -102,6 +104,10 @@ export function createMcpRoutes({ front, serverInfo, logger }: McpRoutesOptions)
       const request = c.req.raw
       if (session !== undefined) return sessions.answer(session, { request, entry, token })
       return handlerFor(entry).fetch(request, { authInfo: toAuthInfo(token) })
+    },
+
+    get sessions() {
+      return sessions.size
     },
 
     async close() {

@@ -60,9 +60,7 @@ export function createMetrics(sources: MetricSources): Metrics {
   const verifications = new Counter(
     named('token_verifications_total', 'Requests by how their token was found', ['result']),
   )
-  const refreshes = new Counter(
-    named('token_refreshes_total', 'Renewals of logins at backends', ['server', 'result']),
-  )
+  const refreshes = new Counter(named('token_refreshes_total', 'Renewals of logins at backends', ['server', 'result']))
   const reloads = new Counter(named('config_reloads_total', 'Changes of the configuration files', ['result']))
   gauge('calls_in_flight', 'Operations under way', sources.inFlight)
   gauge('sessions', 'Sessions of clients of 2025', sources.sessions)

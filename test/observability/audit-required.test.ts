@@ -30,20 +30,26 @@ test('calls go on without a log, unless the configuration says otherwise', async
 test.each<[where: string, rules: Record<string, unknown>, env: Record<string, string>]>([
   ['the rules file', { auditRequired: true }, {}],
   ['the environment', {}, { GATEWAY_AUDIT_REQUIRED: 'true' }],
-])('with auditRequired in %s, nothing is done that would leave no line; and again when there is a log', async (_, rules, env) => {
-  await start(rules, env)
-  const { isError, structuredContent } = await call()
-  expect(isError).toBe(true)
-  expect(structuredContent.error).toEqual({ code: 'INTERNAL', message: expect.stringContaining('auditRequired') })
-  expect(gateway.gateway.runtime.current.backends.get('shop')?.status().state).toBe('idle')
+])(
+  'with auditRequired in %s, nothing is done that would leave no line; and again when there is a log',
+  async (_, rules, env) => {
+    await start(rules, env)
+    const { isError, structuredContent } = await call()
+    expect(isError).toBe(true)
+    expect(structuredContent.error).toEqual({ code: 'INTERNAL', message: expect.stringContaining('auditRequired') })
+    expect(gateway.gateway.runtime.current.backends.get('shop')?.status().state).toBe('idle')
 
-  const front = await gateway.gateway.serveHttp({ port: 0 })
-  const token = await front.issueToken('reader', 60)
-  const read = () =>
-    askModern(front.url.replace('/mcp', '/mcp?expose=direct'), token, 'resources/read', { uri: 'gateway://shop/a' })
-  expect((await read()).answer.error).toMatchObject({ code: -32603, message: expect.stringContaining('auditRequired') })
+    const front = await gateway.gateway.serveHttp({ port: 0 })
+    const token = await front.issueToken('reader', 60)
+    const read = () =>
+      askModern(front.url.replace('/mcp', '/mcp?expose=direct'), token, 'resources/read', { uri: 'gateway://shop/a' })
+    expect((await read()).answer.error).toMatchObject({
+      code: -32603,
+      message: expect.stringContaining('auditRequired'),
+    })
 
-  await rmdir(place)
-  await expect.poll(async () => (await call()).isError).toBeUndefined()
-  expect((await read()).answer.error?.message).not.toContain('auditRequired')
-})
+    await rmdir(place)
+    await expect.poll(async () => (await call()).isError).toBeUndefined()
+    expect((await read()).answer.error?.message).not.toContain('auditRequired')
+  },
+)

@@ -5,7 +5,7 @@ import { endPredecessors } from './backends/process-predecessors.js'
 import { openProcessRecord } from './backends/process-record.js'
 import { type GatewayConfig, loadConfig } from './config/load.js'
 import { locateConfigFiles, stateDirectory } from './config/locate.js'
-import { readAuditMaxBytes, readMetricsPort } from './config/observability.js'
+import { readAuditMaxBytes, readMetricsPort, readTracesUrl } from './config/observability.js'
 import { formatProblem } from './config/problem.js'
 import type { HttpServerConfig, ServerConfig } from './config/servers-file.js'
 import type { Env } from './config/variables.js'
@@ -17,14 +17,17 @@ import { Front } from './gateway/front.js'
 import { Runtime } from './gateway/runtime.js'
 import { ServerFactory } from './gateway/server.js'
 import { buildSnapshot } from './gateway/snapshot.js'
+import { noteOnSpan } from './gateway/spans.js'
 import { localPrincipal, type Principal } from './identity/principal.js'
 import { BackendLogin } from './oauth/backend-login.js'
 import { createUnaskedLogins } from './oauth/unasked-login.js'
 import { openAuditLog } from './observability/audit-log.js'
 import { type Logger, openLog } from './observability/logger.js'
 import { CONFIGURATION, createRedactor } from './observability/redactor.js'
+import type { Tracing } from './observability/tracing.js'
 import type { HttpFront, HttpOptions, OpenHttpFront } from './start-http.js'
 import type { OpenMetrics } from './start-metrics.js'
+import { version } from './version.js'
 
 const DRAIN_MS = 5_000
 
@@ -93,7 +96,8 @@ export async function startGateway(options: StartOptions = {}): Promise<Gateway>
   const processes = join(stateDirectory(env), 'processes')
   const processRecord = openProcessRecord(processes, logger)
   const predecessorsEnded = endPredecessors(processes, logger)
-  const createBackend = (server: ServerConfig) => new Backend(server, { env, logger, redactor, authorize })
+  const tracing = await openTracing(env, logger, redactor.redact)
+  const createBackend = (server: ServerConfig) => new Backend(server, { env, logger, redactor, authorize, tracing })
   const runtime = new Runtime(buildSnapshot(config, createBackend))
   const watching = watchConfig(config, {
     env,
@@ -113,8 +117,8 @@ export async function startGateway(options: StartOptions = {}): Promise<Gateway>
   })
   const debug = options.debug ?? env.GATEWAY_DEBUG === 'true'
   const auditRequired = env.GATEWAY_AUDIT_REQUIRED === 'true'
-  const observers: CallObserver[] = []
-  const front = new Front({ runtime, audit, logger, debug, auditRequired, observers })
+  const observers: CallObserver[] = tracing ? [noteOnSpan] : []
+  const front = new Front({ runtime, audit, logger, debug, auditRequired, observers, tracing })
   const closers: (() => Promise<void> | void)[] = []
   const localCaller = (agent?: string) =>
     localPrincipal({ pinnedAgent: agent, fallbackAgent: env.GATEWAY_DEFAULT_AGENT })
@@ -162,10 +166,21 @@ export async function startGateway(options: StartOptions = {}): Promise<Gateway>
       await runtime.close(DRAIN_MS)
       for (const close of closers.reverse()) await close()
       await Promise.all([processRecord.close(), predecessorsEnded])
+      await tracing?.close()
       await audit.close()
       await log.close()
     },
   }
+}
+
+/** Only where a collector is configured. */
+async function openTracing(env: Env, logger: Logger, redact: (text: string) => string): Promise<Tracing | undefined> {
+  const url = readTracesUrl(env)
+  if (url === undefined) return undefined
+  const otel = await import('./observability/otel.js')
+  const onError = (reason: string) => logger.warn({ url: new URL(url).origin, reason }, 'traces cannot be sent')
+  const serviceName = env.OTEL_SERVICE_NAME || 'agent-mcp-gateway'
+  return otel.openTracing({ url, serviceName, version, redact, onError })
 }
 
 function reportProblems({ warnings, servers }: GatewayConfig, logger: Logger): void {

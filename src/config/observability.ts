@@ -1,4 +1,5 @@
 import { GatewayError } from '../errors/gateway-error.js'
+import type { Env } from './variables.js'
 
 // A line has to fit in many times.
 const MIN_AUDIT_BYTES = 64 * 1024
@@ -18,4 +19,19 @@ export function readMetricsPort(text: string | undefined): number | undefined {
   const port = Number(text)
   if (Number.isInteger(port) && port >= 0 && port <= 65535) return port
   throw new GatewayError('CONFIG_INVALID', `GATEWAY_METRICS_PORT is "${text}", expected a port from 0 to 65535`)
+}
+
+/** Where traces go (OpenTelemetry's own variables); undefined when nowhere. Throws CONFIG_INVALID. */
+export function readTracesUrl(env: Env): string | undefined {
+  if (env.OTEL_SDK_DISABLED?.toLowerCase() === 'true' || env.OTEL_TRACES_EXPORTER === 'none') return undefined
+  const own = env.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT
+  const base = env.OTEL_EXPORTER_OTLP_ENDPOINT
+  const url = own || (base && `${base.replace(/\/+$/, '')}/v1/traces`)
+  if (!url) return undefined
+  if (URL.canParse(url) && /^https?:\/\//.test(url)) return url
+  const variable = own ? 'OTEL_EXPORTER_OTLP_TRACES_ENDPOINT' : 'OTEL_EXPORTER_OTLP_ENDPOINT'
+  throw new GatewayError(
+    'CONFIG_INVALID',
+    `${variable} is "${own || base}", expected a URL such as http://127.0.0.1:4318`,
+  )
 }

@@ -7,6 +7,7 @@ import { toToolResult } from '../errors/faces.js'
 import { GatewayError, messageOf, toGatewayError } from '../errors/gateway-error.js'
 import type { Principal } from '../identity/principal.js'
 import { isJsonObject, type JsonObject } from '../json.js'
+import type { Tracing } from '../observability/tracing.js'
 import { resultBudgetOf } from '../rules/compile.js'
 import { type AuditedOptions, createAudited } from './audited.js'
 import { relayedCapabilities } from './client-features.js'
@@ -27,11 +28,13 @@ import type { Runtime } from './runtime.js'
 import { SealedState } from './sealed-state.js'
 import { searchTools } from './search-tools.js'
 import { ServerEndpoint } from './server-endpoint.js'
+import { toServerSpan } from './spans.js'
 import { type Caller, GatewayCall, notAvailable } from './tool.js'
 import { Watch } from './watch.js'
 
 export interface FrontOptions extends AuditedOptions {
   readonly runtime: Runtime
+  readonly tracing?: Tracing | undefined
   /** Also offer get_gateway_status. */
   readonly debug: boolean
 }
@@ -50,9 +53,11 @@ export class Front {
   readonly #discover: DiscoverEndpoint
   readonly #direct: DirectEndpoint
   readonly #cut: CutResult
+  readonly #tracing: Tracing | undefined
 
-  constructor({ runtime, debug, ...options }: FrontOptions) {
+  constructor({ runtime, debug, tracing, ...options }: FrontOptions) {
     this.#runtime = runtime
+    this.#tracing = tracing
     this.#audited = createAudited(options)
     const kept = new KeptResults()
     const tools = [
@@ -103,7 +108,14 @@ export class Front {
   }
 
   /** Answers a request. Rejects with ProtocolError. */
-  async request(entry: Entry, method: string, params: JsonObject, caller: Caller): Promise<RawResult> {
+  request(entry: Entry, method: string, params: JsonObject, caller: Caller): Promise<RawResult> {
+    if (!this.#tracing) return this.#answer(entry, method, params, caller)
+    return this.#tracing.span(toServerSpan(method, params, caller), ({ meta, note }) =>
+      this.#answer(entry, method, params, { ...caller, meta, note }),
+    )
+  }
+
+  async #answer(entry: Entry, method: string, params: JsonObject, caller: Caller): Promise<RawResult> {
     try {
       if (!MAY_ASK.has(method)) return await this.#serve(entry, method, params, caller)
       const serve = (asking: Caller) => this.#serveAsking(entry, method, params, asking)

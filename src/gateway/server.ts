@@ -13,6 +13,7 @@ import { isLogLevel, isSevereEnough } from '../backends/log-level.js'
 import type { BackendChange } from '../backends/server-messages.js'
 import type { Principal } from '../identity/principal.js'
 import { isJsonObject, type JsonObject } from '../json.js'
+import { traceFieldsIn } from '../observability/trace-context.js'
 import { version } from '../version.js'
 import { relayedCapabilities } from './client-features.js'
 import { type Description, type Entry, invalidParams, methodNotFound, type WatchFilter } from './endpoint.js'
@@ -176,7 +177,7 @@ export class RelayServer extends Server {
     return result as Result
   }
 
-  #callerOf(meta: JsonObject, { mcpReq, sessionId }: ServerContext, notices: Promise<void>[] = []): Caller {
+  #callerOf(meta: JsonObject, { mcpReq, sessionId, http }: ServerContext, notices: Promise<void>[] = []): Caller {
     const { principal, era, isOverHttp } = this.#options
     const { progressToken } = meta
     // One that is late finds the exchange closed; the result is what counts.
@@ -194,6 +195,7 @@ export class RelayServer extends Server {
       // A client of 2025 without a session that hangs up has not cancelled, and cannot.
       signal: era === 'legacy' && isOverHttp && this.#sessionId === undefined ? undefined : mcpReq.signal,
       meta,
+      transportTrace: http?.req && traceFieldsIn(name => http.req?.headers.get(name)),
       client,
       ...(progressToken !== undefined && {
         onProgress: progress => tell('notifications/progress', { ...progress, progressToken }),

@@ -6,6 +6,8 @@ import { GatewayError } from '../errors/gateway-error.js'
 import type { Principal } from '../identity/principal.js'
 import { resolveAgent } from '../identity/resolve-agent.js'
 import type { JsonObject } from '../json.js'
+import type { TraceFields } from '../observability/trace-context.js'
+import type { ActiveSpan } from '../observability/tracing.js'
 import { entriesFor } from '../rules/compile.js'
 import { type Decision, decide } from '../rules/decide.js'
 import { featuresIn, missingFor } from './client-features.js'
@@ -22,6 +24,10 @@ export interface Caller {
   readonly onProgress?: ((progress: Progress) => void) | undefined
   /** `_meta` of the request; what it says about this hop alone is dropped on the way. */
   readonly meta?: JsonObject | undefined
+  /** The trace that the transport belongs to, for a request that names none itself. */
+  readonly transportTrace?: TraceFields | undefined
+  /** Says more about the span of the request, where there is one. */
+  readonly note?: ActiveSpan['note'] | undefined
   /** The client, where there is a way back to it. */
   readonly client?: CallingClient | undefined
   /** What a client of 2026 brings along when it comes back with answers. */

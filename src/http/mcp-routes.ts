@@ -6,6 +6,7 @@ import { LRUCache } from 'lru-cache'
 import { toHttpStatus, toJsonRpcError } from '../errors/faces.js'
 import { isJsonObject, isTooDeep, type JsonObject, parseJson } from '../json.js'
 import type { Logger } from '../observability/logger.js'
+import { traceFieldsIn } from '../observability/trace-context.js'
 import { type Authenticated, toAuthInfo } from './bearer.js'
 import { type DirectCall, readDirectCall, statusOf, toDirectResponse } from './direct-lane.js'
 import type { Cancellation, Entry, Front } from './front.js'
@@ -58,7 +59,10 @@ export function createMcpRoutes({ front, serverInfo, logger }: McpRoutesOptions)
     // A client of 2025 that hangs up has not cancelled; one of 2026 has ("Cancellation").
     const signal = call.era === 'modern' ? new HangUp(c.env) : undefined
     const { principal } = c.get('token')
-    const outcome = await front.callPlainly(entry, call, { principal, era: call.era, signal, meta: call.meta })
+    const { headers } = c.env.incoming
+    const transportTrace = headers.traceparent === undefined ? undefined : traceFieldsIn(name => headers[name])
+    const { era, meta } = call
+    const outcome = await front.callPlainly(entry, call, { principal, era, signal, meta, transportTrace })
     return new Response(toDirectResponse(call, outcome, serverInfo), { status: statusOf(outcome), ...JSON_CONTENT })
   }
 

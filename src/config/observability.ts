@@ -1,15 +1,12 @@
 import { GatewayError } from '../errors/gateway-error.js'
 import type { Env } from './variables.js'
 
-// A line has to fit in many times.
-const MIN_AUDIT_BYTES = 64 * 1024
-
 /** `GATEWAY_AUDIT_MAX_BYTES`, if it is set. Throws CONFIG_INVALID. */
 export function readAuditMaxBytes(text: string | undefined): number | undefined {
   if (text === undefined || text === '') return undefined
   const bytes = Number(text)
-  if (Number.isSafeInteger(bytes) && bytes >= MIN_AUDIT_BYTES) return bytes
-  const message = `GATEWAY_AUDIT_MAX_BYTES is "${text}", expected a number of bytes, ${MIN_AUDIT_BYTES} or more`
+  if (Number.isSafeInteger(bytes) && bytes > 0) return bytes
+  const message = `GATEWAY_AUDIT_MAX_BYTES is "${text}", expected a number of bytes`
   throw new GatewayError('CONFIG_INVALID', message)
 }
 

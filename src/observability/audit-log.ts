@@ -45,6 +45,8 @@ const MAX_QUEUE_LENGTH = 4 * 1024 * 1024
 const GATHER_MS = 20
 // Hashing more than this at once would be felt by calls.
 const MAX_BATCH = 1_000
+// What the chain adds to a line, about.
+const PLACE_LENGTH = 80
 
 /**
  * Appends JSON lines, each of which names the one before, to a file that only its owner may read. A call never waits for the disk,
@@ -122,9 +124,19 @@ class QueuedAuditLog implements AuditLog {
     })
   }
 
+  /** A file takes no more than it may hold; a line has to go somewhere, however small that is. */
+  #nextBatch(): readonly string[] {
+    let room = (this.#options.maxBytes ?? DEFAULT_MAX_BYTES) / 2
+    const end = this.#queue.findIndex((line, index) => {
+      room -= line.length + PLACE_LENGTH
+      return index === MAX_BATCH || (room < 0 && index > 0)
+    })
+    return this.#queue.slice(0, end < 0 ? undefined : end)
+  }
+
   /** What fails is tried again with the next line. */
   async #writeBatch(): Promise<void> {
-    const batch = this.#queue.slice(0, MAX_BATCH)
+    const batch = this.#nextBatch()
     const lost = this.#lost
     try {
       await this.#file.append(batch, lost)

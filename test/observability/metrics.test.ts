@@ -1,12 +1,20 @@
 import { execFile } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
+import { writeFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { promisify } from 'node:util'
 import { afterEach, describe, expect, test } from 'vitest'
+import { openCredentialStore } from '../../src/credentials/store.js'
+import { login } from '../../src/oauth/login.js'
+import { openAuthorizationServer } from '../fixtures/authorization-server.js'
 import { nodeServer, openTestGateway, type TestGateway } from '../fixtures/gateway.js'
 import { ask, mcpRequest } from '../fixtures/http.js'
 import { beginSession } from '../fixtures/http-clients.js'
+import { openProtectedServer } from '../fixtures/protected-server.js'
+import { somebody } from '../oauth/people.js'
+import { httpServer } from '../oauth/scene.js'
 
 let gateway: TestGateway
 afterEach(() => gateway?.close())
@@ -92,6 +100,37 @@ describe('/metrics', () => {
     await beginSession(front.url, token)
     expect(await samples('sessions')).toEqual({ '': 1 })
     expect((await samples('config_last_reload_timestamp_seconds'))['']).toBeGreaterThan(Date.now() / 1000 - 60)
+  })
+
+  test('counts renewals of logins, and changes of the configuration', async () => {
+    const issuer = await openAuthorizationServer()
+    const server = await openProtectedServer({ authorizationServer: issuer })
+    const port = await freePort()
+    const env = { GATEWAY_CREDENTIALS_KEY: randomBytes(32).toString('base64'), GATEWAY_KEYCHAIN: 'off' }
+    const rules = { agents: { reader: { allow: { servers: ['*'] } } } }
+    gateway = await openTestGateway(
+      { servers: { notes: { url: server.url } }, rules },
+      { ...env, GATEWAY_METRICS_PORT: String(port) },
+    )
+    await gateway.gateway.serveHttp({ port: 0 })
+    const store = openCredentialStore({ directory: `${gateway.directory}/state`, env, warn: () => {} })
+    await login(httpServer({ url: server.url }, 'notes'), { store, userAgent: somebody() })
+    const call = () => gateway.call('get_server_tools', { server: 'notes' }, 'reader')
+    await call()
+    issuer.expireAccessTokens()
+    const { structuredContent } = await call()
+    const [tool] = structuredContent.tools as { name: string }[]
+    await gateway.call('execute_tool', { server: 'notes', tool: tool?.name, args: { text: 'x' } }, 'reader')
+
+    await writeFile(`${gateway.directory}/.mcp-gateway-rules.json`, '{')
+    await expect.poll(() => gateway.gateway.runtime.reload.lastError).toBeDefined()
+    await writeFile(`${gateway.directory}/.mcp-gateway-rules.json`, JSON.stringify({ ...rules, limits: {} }))
+    await expect.poll(() => gateway.gateway.runtime.reload.lastError).toBeUndefined()
+    const { text } = await ask(`http://127.0.0.1:${port}/metrics`)
+    expect(text).toContain('mcp_gateway_token_refreshes_total{server="notes",result="ok"} 1\n')
+    expect(text).toContain('mcp_gateway_config_reloads_total{result="failed"} 1\n')
+    expect(text).toContain('mcp_gateway_config_reloads_total{result="ok"} 1\n')
+    await Promise.all([server.close(), issuer.close()])
   })
 
   test('is for this machine, and for nobody else there', async () => {

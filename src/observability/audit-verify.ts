@@ -1,7 +1,7 @@
-import { createReadStream, existsSync } from 'node:fs'
+import { type FileHandle, open } from 'node:fs/promises'
 import { type ChainedLine, hashOf, readChained } from './audit-chain.js'
 import { KEPT_FILES } from './audit-file.js'
-import { readHead } from './audit-head.js'
+import { type Head, readHead } from './audit-head.js'
 
 export interface AuditVerdict {
   readonly ok: boolean
@@ -41,9 +41,18 @@ const isChained = (line: Line | undefined): line is Chained => typeof line?.plac
 
 /** Walks the chain through a log and the older files it goes on from, and finds the first line that breaks it. */
 export async function verifyAuditLog(file: string): Promise<AuditVerdict> {
-  const files = withOlder(file)
   const head = await readHead(file) // before the lines: a gateway may be writing
-  const lines = new LineReader(files)
+  const opened = await openAll(file)
+  try {
+    return await verify(file, opened, head)
+  } finally {
+    await Promise.all(opened.map(({ handle }) => handle.close()))
+  }
+}
+
+async function verify(file: string, opened: readonly OpenFile[], head: Head | undefined): Promise<AuditVerdict> {
+  const files = opened.map(({ name }) => name)
+  const lines = new LineReader(opened)
   let count = 0
   let unchained = 0
   let missing: number | undefined
@@ -84,13 +93,32 @@ export async function verifyAuditLog(file: string): Promise<AuditVerdict> {
   return verdict()
 }
 
-/** `FILE.10` … `FILE.1`, `FILE`, as far as they are there; of an older file, those older than it. */
-function withOlder(file: string): string[] {
+interface OpenFile {
+  readonly name: string
+  readonly handle: FileHandle
+}
+
+/** Before any is read: a gateway that moves them meanwhile changes their names only. The newest first, or one could be missed. */
+async function openAll(file: string): Promise<OpenFile[]> {
+  const newest = await open(file)
+  const opened: OpenFile[] = [{ name: file, handle: newest }]
+  const seen = new Set([(await newest.stat()).ino])
+  for (const name of olderThan(file).reverse()) {
+    const handle = await open(name).catch(() => undefined)
+    const { ino } = (await handle?.stat()) ?? { ino: undefined }
+    if (handle && ino !== undefined && !seen.has(ino)) opened.unshift({ name, handle })
+    else await handle?.close()
+    if (ino !== undefined) seen.add(ino)
+  }
+  return opened
+}
+
+/** `FILE.10` … `FILE.1`; of an older file, those older than it. */
+function olderThan(file: string): string[] {
   const [, base = file, own = '0'] = /^(.*)\.(\d{1,2})$/.exec(file) ?? []
-  const older = Array.from({ length: KEPT_FILES }, (_, index) => KEPT_FILES - index)
+  return Array.from({ length: KEPT_FILES }, (_, index) => KEPT_FILES - index)
     .filter(number => number > Number(own))
     .map(number => `${base}.${number}`)
-  return [...older.filter(candidate => existsSync(candidate)), file]
 }
 
 const problem = (
@@ -135,7 +163,7 @@ class LineReader {
   incomplete: AuditVerdict['incomplete']
   readonly #lines: AsyncGenerator<Line, undefined>
 
-  constructor(files: readonly string[]) {
+  constructor(files: readonly OpenFile[]) {
     this.#lines = this.#read(files)
   }
 
@@ -144,11 +172,11 @@ class LineReader {
     return value
   }
 
-  async *#read(files: readonly string[]): AsyncGenerator<Line, undefined> {
-    for (const file of files) {
+  async *#read(files: readonly OpenFile[]): AsyncGenerator<Line, undefined> {
+    for (const { name: file, handle } of files) {
       let number = 0
       let rest: Buffer[] = []
-      for await (const chunk of createReadStream(file) as AsyncIterable<Buffer>) {
+      for await (const chunk of handle.createReadStream({ autoClose: false }) as AsyncIterable<Buffer>) {
         let start = 0
         for (let end = chunk.indexOf(LINE_BREAK); end >= 0; end = chunk.indexOf(LINE_BREAK, start)) {
           const bytes = Buffer.concat([...rest, chunk.subarray(start, end)])
@@ -160,7 +188,7 @@ class LineReader {
       }
       const left = Buffer.concat(rest)
       if (left.length === 0) continue
-      if (file === files.at(-1)) this.incomplete = { file, line: number + 1 }
+      if (file === files.at(-1)?.name) this.incomplete = { file, line: number + 1 }
       else yield { file, number: ++number, hash: hashOf(left), place: undefined }
     }
     return undefined

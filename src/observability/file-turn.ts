@@ -5,6 +5,8 @@ import { setTimeout as wait } from 'node:timers/promises'
 
 // A turn is a few writes. Whoever needs this long is not alive, or not any more when it comes back.
 const STALE_MS = 10_000
+// Its number may be somebody else's by now, or it is stopped.
+const STALE_THOUGH_ALIVE_MS = 60_000
 const DEADLINE_MS = 15_000
 
 /** No lock can be made there, by anybody: whoever writes is alone, or has been told to be. */
@@ -64,9 +66,10 @@ async function removeIfStale(path: string): Promise<boolean> {
 
 async function isStale(path: string, held: string): Promise<boolean> {
   const [pid = '', its = ''] = held.split(/ (.*)/)
-  if (its === counter && pid !== String(process.pid)) return !isAlive(Number(pid))
+  const isOurs = its === counter && pid !== String(process.pid)
+  if (isOurs && !isAlive(Number(pid))) return true
   const { mtimeMs } = await lstat(path).catch(() => ({ mtimeMs: Date.now() }))
-  return Date.now() - mtimeMs > STALE_MS
+  return Date.now() - mtimeMs > (isOurs ? STALE_THOUGH_ALIVE_MS : STALE_MS)
 }
 
 function isAlive(pid: number): boolean {

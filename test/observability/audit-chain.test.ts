@@ -1,4 +1,5 @@
 import { fork, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import {
   appendFile,
   copyFile,
@@ -123,6 +124,27 @@ describe('the chain', () => {
     expect(await Promise.all(['a', 'b', 'c', 'd'].map(run))).toEqual([0, 0, 0, 0])
     expect(await verifyAuditLog(file)).toMatchObject({ ok: true, lines: 800, last: { seq: 800 } })
   })
+})
+
+test('processes that are killed while they write leave a chain that goes on', async () => {
+  const script = `
+    import { openAuditLog } from ${JSON.stringify(new URL('../../dist/observability/audit-log.js', import.meta.url).href)}
+    const [, file] = process.argv
+    const log = openAuditLog({ file, redact: text => text, maxBytes: 200_000, onError: () => {} })
+    setInterval(() => { for (let index = 0; index < 50; index++) log.write({ operation: 'x', pad: 'p'.repeat(200) }) }, 1)
+    process.send('ready')`
+  for (let round = 0; round < 4; round++) {
+    const children = [0, 1].map(() => fork('/dev/null', [], { execArgv: ['--input-type=module', '-e', script, file] }))
+    await Promise.all(children.map(child => once(child, 'message')))
+    await new Promise(resolve => setTimeout(resolve, 100 + Math.random() * 60))
+    const ended = Promise.all(children.map(child => once(child, 'exit')))
+    for (const child of children) child.kill('SIGKILL')
+    await ended
+  }
+  await write(1)
+  const verdict = await verifyAuditLog(file)
+  expect(verdict.problem).toBeUndefined()
+  expect(verdict.last?.seq).toBeGreaterThan(1_000)
 })
 
 describe('what is found', () => {

@@ -150,6 +150,19 @@ describe('spans', () => {
     expect(JSON.stringify(collector.received)).not.toContain('local:')
   })
 
+  test('of a list that several servers contribute to belong to one trace', async () => {
+    const collector = await openCollector()
+    const talker = await openTalker('modern', 'http')
+    open.push(() => talker[Symbol.asyncDispose]())
+    const { gateway, front, token } = await start(collector.env, { talker: talker.entry })
+    await askModern(`${front.url}?expose=direct`, token, 'prompts/list', { _meta: FIELDS })
+    await gateway.close()
+    expect(collector.spans().map(({ name, kind, traceId }) => [name, kind, traceId])).toEqual([
+      ['prompts/list', CLIENT, TRACE],
+      ['prompts/list', SERVER, TRACE],
+    ])
+  })
+
   test('begin a trace where there is none', async () => {
     const collector = await openCollector()
     const { gateway, call } = await start(collector.env)

@@ -94,9 +94,7 @@ test('both files saved together are one change', async () => {
   await watch()
   await write(SERVERS, serversText('a', 'b'))
   await write(RULES, rulesText('two'))
-  await expect
-    .poll(() => seen)
-    .toMatchObject([{ servers: [{ name: 'a' }, { name: 'b' }], rules: { agents: { two: {} } } }])
+  await expect.poll(() => seen).toMatchObject([{ servers: [{ name: 'a' }, { name: 'b' }], rules: { agents: { two: {} } } }])
   await write(SERVERS, serversText('fence'))
   await expect.poll(told).toEqual([['a', 'b'], ['fence']])
 })
@@ -175,7 +173,5 @@ test('an unset variable condemns its own server only, also in a file that is new
   await watch()
   await write(SERVERS, JSON.stringify({ mcpServers: { a: { command: 'a' }, b: { command: '${NOT_SET_ANYWHERE}' } } }))
   await expect.poll(told).toEqual([['a', 'b']])
-  expect(seen[0]).toMatchObject({
-    servers: [{ misconfigured: [] }, { misconfigured: [{ path: 'mcpServers.b.command' }] }],
-  })
+  expect(seen[0]).toMatchObject({ servers: [{ misconfigured: [] }, { misconfigured: [{ path: 'mcpServers.b.command' }] }] })
 })

@@ -12,11 +12,14 @@ import { describeGateway } from './gateway/get-gateway-status.js'
 import type { Runtime } from './gateway/runtime.js'
 import { ServerFactory, serverInfo } from './gateway/server.js'
 import { createHttpApp } from './http/app.js'
-import { principalIn } from './http/bearer.js'
+import { type DoorWatch, principalIn } from './http/bearer.js'
+import { createFailedLoginLog } from './http/failed-logins.js'
+import { FloodGuard } from './http/flood.js'
 import { isLoopbackHost } from './http/guards.js'
 import { listen } from './http/listen.js'
 import { LOCAL_AUDIENCE, openEmbeddedIssuer, statusAudience } from './identity/embedded-issuer.js'
 import { createTokenVerifier, type TokenVerifier } from './identity/token-verifier.js'
+import type { AuditLog } from './observability/audit-log.js'
 import type { Logger } from './observability/logger.js'
 import { version } from './version.js'
 
@@ -44,6 +47,15 @@ export interface HttpFrontOptions extends HttpOptions {
   readonly store: CredentialStore
   readonly runtime: Runtime
   readonly front: Front
+  readonly audit: AuditLog
+  /** Hears how each request was let in, or why it was not. */
+  readonly onAuthentication?: ((result: string) => void) | undefined
+}
+
+export interface OpenHttpFront extends HttpFront {
+  /** Sessions of clients of 2025. */
+  readonly sessions: number
+  close(): Promise<void>
 }
 
 /** The part of the composition root that only `serve` needs: issuer, verifier, HTTP. */
@@ -53,8 +65,10 @@ export async function openHttpFront({
   store,
   runtime,
   front: mcp,
+  audit,
+  onAuthentication,
   ...options
-}: HttpFrontOptions): Promise<HttpFront & { close: () => Promise<void> }> {
+}: HttpFrontOptions): Promise<OpenHttpFront> {
   const host = options.host ?? (env.MCP_SERVER_HOST || '127.0.0.1')
   const wantedPort = options.port ?? readPort(env.MCP_SERVER_PORT)
   const publicResource = readResource(env.MCP_RESOURCE_URI)
@@ -62,6 +76,15 @@ export async function openHttpFront({
 
   const issuer = await openEmbeddedIssuer(store)
   const instance = `urn:agent-mcp-gateway:instance:${randomUUID()}`
+  const logFailure = createFailedLoginLog(audit)
+  const watch: DoorWatch = {
+    flood: new FloodGuard(),
+    onFailure(failure) {
+      onAuthentication?.(failure.code.toLowerCase())
+      return logFailure(failure)
+    },
+    onAccepted: onAuthentication && (() => onAuthentication('ok')),
+  }
   const front = await listen(host, wantedPort, port => {
     const resource = publicResource ?? new URL(`http://${bracketed(host)}:${port}/mcp`)
     const main = publicResource ? [resource.href, instance] : [resource.href, LOCAL_AUDIENCE, instance]
@@ -91,6 +114,7 @@ export async function openHttpFront({
       verifierFor,
       logger,
       serverInfo,
+      watch,
       jwks: issuer.jwks,
       front: {
         refusal: (entry, principal) => mcp.refusal(entry, principal),
@@ -131,6 +155,9 @@ export async function openHttpFront({
   return {
     url,
     issueToken: (agent, ttlSeconds) => issuer.issue({ agent, ttlSeconds, audience: url }),
+    get sessions() {
+      return front.app.sessions
+    },
     async close() {
       await withdraw()
       await front.app.close()

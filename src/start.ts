@@ -5,23 +5,29 @@ import { endPredecessors } from './backends/process-predecessors.js'
 import { openProcessRecord } from './backends/process-record.js'
 import { type GatewayConfig, loadConfig } from './config/load.js'
 import { locateConfigFiles, stateDirectory } from './config/locate.js'
+import { readAuditMaxBytes, readMetricsPort, readTracesUrl } from './config/observability.js'
 import { formatProblem } from './config/problem.js'
 import type { HttpServerConfig, ServerConfig } from './config/servers-file.js'
 import type { Env } from './config/variables.js'
 import { watchConfig } from './config/watch.js'
 import { openCredentialStore } from './credentials/store.js'
+import type { CallObserver } from './gateway/audited.js'
 import type { Entry } from './gateway/endpoint.js'
 import { Front } from './gateway/front.js'
 import { Runtime } from './gateway/runtime.js'
 import { ServerFactory } from './gateway/server.js'
 import { buildSnapshot } from './gateway/snapshot.js'
+import { noteOnSpan } from './gateway/spans.js'
 import { localPrincipal, type Principal } from './identity/principal.js'
 import { BackendLogin } from './oauth/backend-login.js'
 import { createUnaskedLogins } from './oauth/unasked-login.js'
 import { openAuditLog } from './observability/audit-log.js'
 import { type Logger, openLog } from './observability/logger.js'
 import { CONFIGURATION, createRedactor } from './observability/redactor.js'
-import type { HttpFront, HttpOptions } from './start-http.js'
+import type { Tracing } from './observability/tracing.js'
+import type { HttpFront, HttpOptions, OpenHttpFront } from './start-http.js'
+import type { OpenMetrics } from './start-metrics.js'
+import { version } from './version.js'
 
 const DRAIN_MS = 5_000
 
@@ -71,8 +77,10 @@ export async function startGateway(options: StartOptions = {}): Promise<Gateway>
   const audit = openAuditLog({
     file: auditFile,
     redact: redactor.scopedTo(CONFIGURATION),
+    maxBytes: readAuditMaxBytes(env.GATEWAY_AUDIT_MAX_BYTES),
     onError: error => logger.error({ err: error, file: auditFile }, 'the audit log cannot be written'),
   })
+  let metrics: OpenMetrics | undefined
   const store = openCredentialStore({ directory: stateDirectory(env), env, warn: message => logger.warn(message) })
   const mayOpenBrowser = options.mayOpenBrowser === true
   const unaskedLogins = createUnaskedLogins({ store, logger, env, mayOpenBrowser })
@@ -82,12 +90,14 @@ export async function startGateway(options: StartOptions = {}): Promise<Gateway>
       logger,
       onLoginNeeded: unaskedLogins.start,
       onLoginOffered: unaskedLogins.offer,
+      onRenewed: result => metrics?.refreshed(server.name, result),
       learnSecrets: secrets => redactor.learn(server.name, secrets.filter(isPlainSecret)),
     })
   const processes = join(stateDirectory(env), 'processes')
   const processRecord = openProcessRecord(processes, logger)
   const predecessorsEnded = endPredecessors(processes, logger)
-  const createBackend = (server: ServerConfig) => new Backend(server, { env, logger, redactor, authorize })
+  const tracing = await openTracing(env, logger, redactor.redact)
+  const createBackend = (server: ServerConfig) => new Backend(server, { env, logger, redactor, authorize, tracing })
   const runtime = new Runtime(buildSnapshot(config, createBackend))
   const watching = watchConfig(config, {
     env,
@@ -96,15 +106,19 @@ export async function startGateway(options: StartOptions = {}): Promise<Gateway>
       redactor.learn(CONFIGURATION, [...secrets])
       reportProblems(next, logger)
       runtime.swap(buildSnapshot(next, createBackend, runtime.current))
+      metrics?.reloaded('ok')
       logger.info({ fingerprint: next.fingerprint }, 'configuration reloaded')
     },
     onError(reason) {
       runtime.keepCurrent(reason)
+      metrics?.reloaded('failed')
       logger.error({ reason }, 'the new configuration cannot be used: the running one stays')
     },
   })
   const debug = options.debug ?? env.GATEWAY_DEBUG === 'true'
-  const front = new Front({ runtime, audit, logger, debug })
+  const auditRequired = env.GATEWAY_AUDIT_REQUIRED === 'true'
+  const observers: CallObserver[] = tracing ? [noteOnSpan] : []
+  const front = new Front({ runtime, audit, logger, debug, auditRequired, observers, tracing })
   const closers: (() => Promise<void> | void)[] = []
   const localCaller = (agent?: string) =>
     localPrincipal({ pinnedAgent: agent, fallbackAgent: env.GATEWAY_DEFAULT_AGENT })
@@ -118,7 +132,18 @@ export async function startGateway(options: StartOptions = {}): Promise<Gateway>
 
     async serveHttp(http = {}) {
       const { openHttpFront } = await import('./start-http.js')
-      const opened = await openHttpFront({ ...http, env, logger, store, runtime, front })
+      const metricsPort = readMetricsPort(env.GATEWAY_METRICS_PORT)
+      let opened: OpenHttpFront | undefined
+      if (metricsPort !== undefined && !metrics) {
+        const { openMetrics } = await import('./start-metrics.js')
+        const tools = front.smallTools.map(({ name }) => name)
+        const sessions = () => opened?.sessions ?? 0
+        metrics = await openMetrics({ port: metricsPort, runtime, audit, logger, sessions, tools })
+        observers.push(metrics.observe)
+        closers.push(metrics.close)
+      }
+      const onAuthentication = metrics && ((result: string) => metrics?.verified(result))
+      opened = await openHttpFront({ ...http, env, logger, store, runtime, front, audit, onAuthentication })
       closers.push(opened.close)
       return opened
     },
@@ -141,10 +166,21 @@ export async function startGateway(options: StartOptions = {}): Promise<Gateway>
       await runtime.close(DRAIN_MS)
       for (const close of closers.reverse()) await close()
       await Promise.all([processRecord.close(), predecessorsEnded])
+      await tracing?.close()
       await audit.close()
       await log.close()
     },
   }
+}
+
+/** Only where a collector is configured. */
+async function openTracing(env: Env, logger: Logger, redact: (text: string) => string): Promise<Tracing | undefined> {
+  const url = readTracesUrl(env)
+  if (url === undefined) return undefined
+  const otel = await import('./observability/otel.js')
+  const onError = (reason: string) => logger.warn({ url: new URL(url).origin, reason }, 'traces cannot be sent')
+  const serviceName = env.OTEL_SERVICE_NAME || 'agent-mcp-gateway'
+  return otel.openTracing({ url, serviceName, version, redact, onError })
 }
 
 function reportProblems({ warnings, servers }: GatewayConfig, logger: Logger): void {

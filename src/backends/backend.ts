@@ -4,6 +4,7 @@ import { GatewayError } from '../errors/gateway-error.js'
 import { isJsonObject, type JsonObject } from '../json.js'
 import type { Logger } from '../observability/logger.js'
 import type { Redactor } from '../observability/redactor.js'
+import type { Tracing } from '../observability/tracing.js'
 import type { AuthorizationStatus, BackendAuthorization } from './authorization.js'
 import {
   CallClock,
@@ -20,6 +21,7 @@ import { explain } from './explain.js'
 import { toParameterHeaders } from './parameter-headers.js'
 import type { Session } from './session.js'
 import { type CallOwner, SessionPool } from './session-pool.js'
+import { toClientSpan } from './spans.js'
 import { Supervision } from './supervision.js'
 import type { BackendTool, HeldBackTool, ToolList } from './tool.js'
 import type { Watcher } from './watchers.js'
@@ -52,6 +54,7 @@ export interface BackendOptions {
   readonly env: Env
   readonly logger: Logger
   readonly redactor: Redactor
+  readonly tracing?: Tracing | undefined
   /** Called for servers that take part in OAuth. */
   readonly authorize?: ((config: HttpServerConfig) => BackendAuthorization) | undefined
   /** How long a server that is away is waited for, and how long a pause between two tries may be. Default: not at all, a minute. */
@@ -164,7 +167,11 @@ export class Backend {
     clock: CallClock,
   ): Promise<RawResult> {
     try {
-      const result = await this.#requestOnce(request, isRepeatable, owner, clock)
+      const { tracing } = this.#options
+      const send = (outgoing: OutgoingRequest) => this.#requestOnce(outgoing, isRepeatable, owner, clock)
+      const result = tracing
+        ? await tracing.span(toClientSpan(request, this.config), ({ meta }) => send({ ...request, meta }))
+        : await send(request)
       return complete(result, request.client !== undefined)
     } catch (error) {
       throw this.#explain(error)

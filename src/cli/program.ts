@@ -139,6 +139,14 @@ function createProgram(done: (status: number) => void): Command {
     .option('--passphrase-file <file>', 'file with the passphrase (default: GATEWAY_PASSPHRASE, else asked for)')
     .option('--force', 'replace logins that exist')
     .action(async (file, flags) => done(await (await import('./credentials.js')).importCredentials(file, flags)))
+  command('audit', 'the audit log')
+    .command('verify')
+    .description(
+      'check that no line was changed, removed or moved; name the first that was (exit 0 all is well, 1 not)',
+    )
+    .argument('[file]', 'the log (default: GATEWAY_AUDIT_LOG, else audit.jsonl in the state directory)')
+    .option('--json', 'as JSON')
+    .action(async (file, flags) => done(await (await import('./audit.js')).verifyAudit(file, flags)))
   const token = command('token', 'tokens of the embedded issuer')
   token
     .command('issue')

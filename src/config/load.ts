@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
 import { readJsonDocument } from './json-document.js'
+import { unknownInLimits } from './limits.js'
 import type { ConfigFiles } from './locate.js'
 import { ConfigError, formatPath, type Problem } from './problem.js'
 import { parseRulesFile, type RulesConfig } from './rules-file.js'
@@ -64,6 +65,8 @@ function crossCheck(files: ConfigFiles, servers: readonly ServerConfig[], rules:
       }
     }
   }
+  const agents = new Set(Object.keys(rules.agents))
+  for (const { path, message } of unknownInLimits(rules.limits, { agents, servers: names })) warn(path, message)
   if (!rules.defaults.deny_on_missing_agent && !('default' in rules.agents)) {
     warn(['defaults', 'deny_on_missing_agent'], 'is false, but there is no agent "default" to fall back to')
   }

@@ -2,6 +2,7 @@ import { z } from 'zod'
 import { isJsonObject } from '../json.js'
 import { parseArgumentPath, parseTemplate } from './condition-syntax.js'
 import type { JsonDocument } from './json-document.js'
+import { Limits } from './limits.js'
 import { formatPath, type Problem } from './problem.js'
 import { toProblems } from './schema.js'
 
@@ -85,6 +86,8 @@ const Rules = z.strictObject({
   defaults: z
     .strictObject({ deny_on_missing_agent: z.boolean().default(true) })
     .default({ deny_on_missing_agent: true }),
+  limits: Limits.optional(),
+  auditRequired: z.boolean().optional(),
 })
 
 /** An entry of a list of tools that says more than a name. */
@@ -94,7 +97,7 @@ export type AgentRules = Readonly<z.infer<typeof Agent>>
 export type RulesConfig = Readonly<z.infer<typeof Rules>>
 
 // Part of the file format, but not in force in this version. To read them as if they were would grant what they forbid.
-const NOT_IN_FORCE = ['identity', 'limits']
+const NOT_IN_FORCE = ['identity']
 
 export interface RulesFile {
   readonly rules: RulesConfig

@@ -9,10 +9,10 @@ export interface ErrorToolResult {
 }
 
 export const publicMessage = (error: GatewayError): string =>
-  facesOf(error.code).expose ? error.message : 'Internal error: the gateway log has the cause'
+  error.isPublic ? error.message : 'Internal error: the gateway log has the cause'
 
 export function toToolResult(error: GatewayError): ErrorToolResult {
-  const { code: _code, message: _message, ...details } = facesOf(error.code).expose ? error.details : {}
+  const { code: _code, message: _message, ...details } = error.isPublic ? error.details : {}
   const structuredContent = { error: { code: error.code, message: publicMessage(error), ...details } }
   return { isError: true, content: [{ type: 'text', text: JSON.stringify(structuredContent) }], structuredContent }
 }

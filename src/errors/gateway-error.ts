@@ -46,11 +46,18 @@ export class GatewayError extends Error {
   override readonly name = 'GatewayError'
   readonly code: GatewayErrorCode
   readonly details: ErrorDetails
+  /** Whether callers may read the message. */
+  readonly isPublic: boolean
 
-  constructor(code: GatewayErrorCode, message: string, options: { cause?: unknown; details?: ErrorDetails } = {}) {
+  constructor(
+    code: GatewayErrorCode,
+    message: string,
+    options: { cause?: unknown; details?: ErrorDetails; isPublic?: boolean } = {},
+  ) {
     super(message, { cause: options.cause })
     this.code = code
     this.details = options.details ?? {}
+    this.isPublic = options.isPublic ?? ERRORS[code].expose
   }
 }
 

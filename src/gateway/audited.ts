@@ -1,6 +1,6 @@
 import { type CallToolResult, ProtocolError } from '@modelcontextprotocol/server'
 import { toToolResult } from '../errors/faces.js'
-import { type GatewayError, type GatewayErrorCode, toGatewayError } from '../errors/gateway-error.js'
+import { GatewayError, type GatewayErrorCode, toGatewayError } from '../errors/gateway-error.js'
 import type { AuditLog } from '../observability/audit-log.js'
 import type { Logger } from '../observability/logger.js'
 import type { GatewayCall } from './tool.js'
@@ -20,9 +20,29 @@ export interface Audited {
   ): Promise<CallToolResult>
 }
 
-/** The one place where an operation is timed, audited and its failure turned into words. */
-export function createAudited({ audit, logger }: { audit: AuditLog; logger: Logger }): Audited {
+/** Hears of every operation once it is over. */
+export type CallObserver = (call: GatewayCall, outcome: Outcome) => void
+
+export interface Outcome {
+  readonly operation: string
+  /** As in the audit log. */
+  readonly code: string
+  readonly latencyMs: number
+}
+
+export interface AuditedOptions {
+  readonly audit: AuditLog
+  readonly logger: Logger
+  /** Nothing is done that would leave no line (`GATEWAY_AUDIT_REQUIRED`; the rules file may say so too). */
+  readonly auditRequired?: boolean | undefined
+  /** May grow: the door that has one brings it along. */
+  readonly observers?: readonly CallObserver[] | undefined
+}
+
+/** The one place where an operation is admitted, timed, audited and its failure turned into words. */
+export function createAudited({ audit, logger, auditRequired = false, observers = [] }: AuditedOptions): Audited {
   function write(operation: string, call: GatewayCall, code: string, started: number): void {
+    const latencyMs = performance.now() - started
     audit.write({
       time: new Date().toISOString(),
       principal: call.caller.principal.id,
@@ -34,8 +54,21 @@ export function createAudited({ audit, logger }: { audit: AuditLog; logger: Logg
       rule: call.decision?.rule ?? null,
       code,
       ...(call.confirmation && { confirmation: call.confirmation }),
-      latency_ms: Math.round((performance.now() - started) * 100) / 100,
+      latency_ms: Math.round(latencyMs * 100) / 100,
     })
+    for (const observe of observers) observe(call, { operation, code, latencyMs })
+  }
+
+  async function admitted<T>(call: GatewayCall, run: () => Promise<T>): Promise<T> {
+    const { limits, config } = call.snapshot
+    if (audit.failure && (auditRequired || config.rules.auditRequired)) throw unaudited(audit.failure)
+    if (!limits) return run()
+    try {
+      await call.admit()
+      return await run()
+    } finally {
+      call.end()
+    }
   }
 
   function understand(thrown: unknown, operation: string, call: GatewayCall): GatewayError {
@@ -49,7 +82,7 @@ export function createAudited({ audit, logger }: { audit: AuditLog; logger: Logg
     async run(operation, call, run) {
       const started = performance.now()
       try {
-        const result = await run()
+        const result = await admitted(call, run)
         write(operation, call, 'OK', started)
         return result
       } catch (thrown) {
@@ -66,7 +99,7 @@ export function createAudited({ audit, logger }: { audit: AuditLog; logger: Logg
     async tool(operation, call, run, asRefusal) {
       const started = performance.now()
       try {
-        const result = await run()
+        const result = await admitted(call, run)
         write(operation, call, codeOf(result), started)
         return result
       } catch (thrown) {
@@ -79,6 +112,12 @@ export function createAudited({ audit, logger }: { audit: AuditLog; logger: Logg
     },
   }
 }
+
+const unaudited = (cause: Error): GatewayError =>
+  new GatewayError('INTERNAL', 'the audit log cannot be written, and nothing is done without it (auditRequired)', {
+    cause,
+    isPublic: true,
+  })
 
 const codeOf = ({ isError, resultType }: CallToolResult): string => {
   if (resultType === 'input_required') return 'INPUT_REQUIRED'

@@ -228,6 +228,7 @@ export class DirectEndpoint implements Endpoint {
     const { onProgress, meta, retry, signal } = call.caller
     call.server = backend.name
     call.decide(call.agent ?? '', backend.name)
+    if (call.snapshot.limits) await call.admit()
     const clock = backend.startClock({ signal })
     try {
       const request = { method, params: { ...params, ...retry }, meta, onProgress, client: call.peer }

@@ -1,6 +1,7 @@
 import type { Backend } from '../backends/backend.js'
 import type { CallClock, RawResult } from '../backends/call.js'
 import { isJsonObject, type JsonObject } from '../json.js'
+import { traceFieldsOf } from '../observability/trace-context.js'
 import { toDirectName, toDirectUri } from './direct-names.js'
 import { Patience } from './patience.js'
 import type { GatewayCall } from './tool.js'
@@ -70,7 +71,7 @@ async function readEntries(
   let cursor: unknown
   do {
     const params = cursor === undefined ? {} : { cursor }
-    const request = { method, params, client: call.peer }
+    const request = { method, params, meta: traceFieldsOf(call.caller.meta), client: call.peer }
     const page: RawResult = await backend.request(request, { isRepeatable: true }, call.owner, clock)
     const listed = page[field]
     if (Array.isArray(listed)) entries.push(...listed.filter(isJsonObject))

@@ -65,6 +65,10 @@ export class DiscoverEndpoint implements Endpoint {
       runtime.track(async () => {
         const tool = this.#tools.get(name)
         if (!tool) throw new GatewayError('TOOL_NOT_FOUND', `the gateway has no tool "${name.slice(0, 128)}"`)
+        if (call.snapshot.limits && tool !== executeTool) {
+          call.actAs(agentIdIn(args))
+          await call.admit()
+        }
         const result = await tool.run(call, args)
         return tool === executeTool ? cut(result, call, agentIdIn(args)) : result
       })

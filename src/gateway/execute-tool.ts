@@ -79,6 +79,7 @@ export async function callBackendTool(call: GatewayCall, wanted: WantedCall): Pr
     const { definition } = tool
     if (!call.decide(agent, server, name, { definition })) throw notAvailable(agent, server, name)
     requireScopes(call, server, name)
+    if (call.snapshot.limits) await call.admit()
     const args = wanted.asIs ? asGiven(wanted.args) : repairArguments(wanted.args, tool)
     if (!wanted.asIs) check(args, tool)
     if (!call.decide(agent, server, name, { definition, args })) throw refusedArguments(call, server, name)

@@ -6,11 +6,10 @@ import type { BackendChange } from '../backends/server-messages.js'
 import { toToolResult } from '../errors/faces.js'
 import { GatewayError, messageOf, toGatewayError } from '../errors/gateway-error.js'
 import type { Principal } from '../identity/principal.js'
-import { inOrder, type JsonObject } from '../json.js'
-import type { AuditLog } from '../observability/audit-log.js'
-import type { Logger } from '../observability/logger.js'
+import { inOrder, isJsonObject, type JsonObject } from '../json.js'
+import type { Tracing } from '../observability/tracing.js'
 import { resultBudgetOf } from '../rules/compile.js'
-import { createAudited } from './audited.js'
+import { type AuditedOptions, createAudited } from './audited.js'
 import { relayedCapabilities } from './client-features.js'
 import { Confirmations } from './confirmation.js'
 import { DirectEndpoint } from './direct-endpoint.js'
@@ -30,13 +29,13 @@ import type { Runtime } from './runtime.js'
 import { SealedState } from './sealed-state.js'
 import { searchTools } from './search-tools.js'
 import { ServerEndpoint } from './server-endpoint.js'
+import { toServerSpan } from './spans.js'
 import { type Caller, GatewayCall, type LackingScopes, notAvailable } from './tool.js'
 import { Watch } from './watch.js'
 
-export interface FrontOptions {
+export interface FrontOptions extends AuditedOptions {
   readonly runtime: Runtime
-  readonly audit: AuditLog
-  readonly logger: Logger
+  readonly tracing?: Tracing | undefined
   /** Also offer get_gateway_status. */
   readonly debug: boolean
 }
@@ -56,11 +55,13 @@ export class Front {
   readonly #discover: DiscoverEndpoint
   readonly #direct: DirectEndpoint
   readonly #cut: CutResult
+  readonly #tracing: Tracing | undefined
 
-  constructor({ runtime, audit, logger, debug }: FrontOptions) {
+  constructor({ runtime, debug, tracing, ...options }: FrontOptions) {
     this.#runtime = runtime
     this.#rounds = new InputRounds(call => this.#isStillPermitted(call))
-    this.#audited = createAudited({ audit, logger })
+    this.#tracing = tracing
+    this.#audited = createAudited(options)
     const kept = new KeptResults()
     const tools = [
       listServers,
@@ -73,9 +74,9 @@ export class Front {
       const budget = resultBudgetOf(call.snapshot.rules, call.agent ?? '', call.caller.principal)
       return isInputRequired(result) ? result : withinBudget(result, budget, keepFor(kept, call, requested))
     }
-    const options = { runtime, audited: this.#audited, cut }
-    this.#discover = new DiscoverEndpoint({ ...options, tools, readResult: createReadResult(kept) })
-    this.#direct = new DirectEndpoint({ ...options, small: this.#discover })
+    const common = { runtime, audited: this.#audited, cut }
+    this.#discover = new DiscoverEndpoint({ ...common, tools, readResult: createReadResult(kept) })
+    this.#direct = new DirectEndpoint({ ...common, small: this.#discover })
     this.#cut = cut
     this.smallTools = tools.map(({ definition }) => definition)
   }
@@ -115,7 +116,14 @@ export class Front {
   }
 
   /** Answers a request. Rejects with ProtocolError. */
-  async request(entry: Entry, method: string, params: JsonObject, caller: Caller): Promise<RawResult> {
+  request(entry: Entry, method: string, params: JsonObject, caller: Caller): Promise<RawResult> {
+    if (!this.#tracing) return this.#answer(entry, method, params, caller)
+    return this.#tracing.span(toServerSpan(method, params, caller), ({ meta, note }) =>
+      this.#answer(entry, method, params, { ...caller, meta, note }),
+    )
+  }
+
+  async #answer(entry: Entry, method: string, params: JsonObject, caller: Caller): Promise<RawResult> {
     try {
       if (!MAY_ASK.has(method)) return await this.#serve(entry, method, params, caller)
       const serve = (asking: Caller) => this.#serveAsking(entry, method, params, asking)
@@ -252,7 +260,8 @@ export class Front {
   #serve(entry: Entry, method: string, params: JsonObject, caller: Caller): Promise<RawResult> {
     const call = this.#call(entry, caller)
     caller.onCall?.(call)
-    return this.#endpoint(entry, caller).request(call, method, params)
+    const serve = () => this.#endpoint(entry, caller).request(call, method, params)
+    return call.snapshot.limits && !MAY_ASK.has(method) ? withinLimits(call, serve) : serve()
   }
 
   async #serveAsking(entry: Entry, method: string, params: JsonObject, caller: Caller): Promise<RawResult> {
@@ -284,6 +293,21 @@ export class Front {
     }
     const isDirect = entry.expose === 'direct' || isExposedDirectly(this.#runtime.current, { principal })
     return isDirect ? this.#direct : this.#discover
+  }
+}
+
+/** For what leaves no line in the audit log, and is counted all the same. */
+async function withinLimits<T>(call: GatewayCall, serve: () => Promise<T>): Promise<T> {
+  try {
+    call.actAs(undefined)
+  } catch {
+    // Whether there has to be an agent is for the endpoint to say.
+  }
+  try {
+    await call.admit()
+    return await serve()
+  } finally {
+    call.end()
   }
 }
 

@@ -23,8 +23,8 @@ export function toProtocolError(error: unknown, era: Era): ProtocolError {
   if (!(error instanceof GatewayError)) return new ProtocolError(INTERNAL_ERROR, 'Internal error')
   const refusal = refusalIn(error)
   if (refusal) return new ProtocolError(codeFor(refusal.code, era), refusal.message, refusal.data)
-  const { jsonrpc, expose } = facesOf(error.code)
-  return new ProtocolError(jsonrpc, publicMessage(error), { ...(expose && error.details), code: error.code })
+  const data = { ...(error.isPublic && error.details), code: error.code }
+  return new ProtocolError(facesOf(error.code).jsonrpc, publicMessage(error), data)
 }
 
 /** The JSON-RPC error that the backend answered with, if it was that. */

@@ -184,6 +184,7 @@ export class ServerEndpoint implements Endpoint {
   }
 
   async #relay(call: GatewayCall, backend: Backend, method: string, given: JsonObject): Promise<RawResult> {
+    if (call.snapshot.limits) await call.admit()
     const { sealed } = this.#options
     const { client: _client, onProgress, meta, retry } = call.caller
     const binding = [call.caller.principal.id, call.agent, this.#server, method]

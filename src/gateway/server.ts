@@ -15,6 +15,7 @@ import { isLogLevel, isSevereEnough } from '../backends/log-level.js'
 import type { BackendChange } from '../backends/server-messages.js'
 import type { Principal } from '../identity/principal.js'
 import { isJsonObject, type JsonObject } from '../json.js'
+import { traceFieldsIn } from '../observability/trace-context.js'
 import { version } from '../version.js'
 import { relayedCapabilities } from './client-features.js'
 import { type Description, type Entry, invalidParams, methodNotFound, type WatchFilter } from './endpoint.js'
@@ -208,6 +209,7 @@ export class RelayServer extends Server {
       // A client of 2025 without a session that hangs up has not cancelled, and cannot.
       signal: era === 'legacy' && isOverHttp && this.#sessionId === undefined ? undefined : mcpReq.signal,
       meta,
+      transportTrace: http?.req && traceFieldsIn(name => http.req?.headers.get(name)),
       client,
       ...(progressToken !== undefined && {
         onProgress: progress => tell('notifications/progress', { ...progress, progressToken }),

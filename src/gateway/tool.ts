@@ -6,12 +6,15 @@ import { GatewayError } from '../errors/gateway-error.js'
 import type { Principal } from '../identity/principal.js'
 import { resolveAgent } from '../identity/resolve-agent.js'
 import type { JsonObject } from '../json.js'
+import type { TraceFields } from '../observability/trace-context.js'
+import type { ActiveSpan } from '../observability/tracing.js'
 import { entriesFor, rolesOf } from '../rules/compile.js'
 import type { Facts } from '../rules/conditions.js'
 import { type Decision, decide } from '../rules/decide.js'
 import { missingScopes, scopesFor } from '../rules/scopes.js'
 import { featuresIn, missingFor } from './client-features.js'
 import { type Confirmation, Confirmations } from './confirmation.js'
+import { Admission } from './limits.js'
 import type { Snapshot } from './snapshot.js'
 
 /** Who calls and how the call arrived. */
@@ -24,6 +27,10 @@ export interface Caller {
   readonly onProgress?: ((progress: Progress) => void) | undefined
   /** `_meta` of the request; what it says about this hop alone is dropped on the way. */
   readonly meta?: JsonObject | undefined
+  /** The trace that the transport belongs to, for a request that names none itself. */
+  readonly transportTrace?: TraceFields | undefined
+  /** Says more about the span of the request, where there is one. */
+  readonly note?: ActiveSpan['note'] | undefined
   /** The client, where there is a way back to it. */
   readonly client?: CallingClient | undefined
   /** What a client of 2026 brings along when it comes back with answers. */
@@ -83,6 +90,7 @@ export class GatewayCall {
   readonly isOneToOne: boolean
   /** The server whose door the call came in by. */
   readonly onlyServer: string | undefined
+  readonly #admission: Admission | undefined
 
   constructor(caller: Caller, snapshot: Snapshot, { onlyServer, confirmations }: CallOptions = {}) {
     this.onlyServer = onlyServer
@@ -90,6 +98,7 @@ export class GatewayCall {
     this.#confirmations = confirmations
     this.caller = { ...caller, meta: withoutHopFields(caller.meta) }
     this.snapshot = snapshot
+    this.#admission = snapshot.limits && new Admission(snapshot.limits)
   }
 
   get confirmations(): Confirmations {
@@ -101,6 +110,18 @@ export class GatewayCall {
   actAs(requested: string | undefined): string {
     this.agent = resolveAgent(this.snapshot.rules, this.caller.principal, requested)
     return this.agent
+  }
+
+  /** Takes its share of what the limits leave for whom it is known to be about. Rejects with RATE_LIMITED. */
+  async admit(): Promise<void> {
+    const agents = entriesFor(this.snapshot.rules, this.agent ?? '').map(({ name }) => name)
+    const { server, tool, caller } = this
+    await this.#admission?.admit({ principal: caller.principal.id, agents, server, tool })
+  }
+
+  /** It is over: what it held of the limits is free again. */
+  end(): void {
+    this.#admission?.end()
   }
 
   /** Decides without a trace, for lists: whether there may be a call that the rules allow, asking first included. */
@@ -154,7 +175,28 @@ export class GatewayCall {
     if (!client) return undefined
     const { capabilities, logLevel, session, ask, tell } = client
     const takesLogs = logLevel !== undefined || (this.isOneToOne && session !== undefined)
-    return { principal: principal.id, capabilities, logLevel, takesLogs, ask: gated(ask, capabilities), tell }
+    return {
+      principal: principal.id,
+      capabilities,
+      logLevel,
+      takesLogs,
+      ask: this.#pausing(gated(ask, capabilities)),
+      tell,
+    }
+  }
+
+  /** A call that waits for a person is not at work. */
+  #pausing(ask: ClientPeer['ask']): ClientPeer['ask'] {
+    const admission = this.#admission
+    if (!admission) return ask
+    return async request => {
+      const resume = admission.pause()
+      try {
+        return await ask(request)
+      } finally {
+        resume()
+      }
+    }
   }
 
   /** Clients that can be asked nothing may share a session, unless this entry is one session for one client. */

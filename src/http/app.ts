@@ -4,7 +4,7 @@ import { toHttpStatus, toJsonRpcError } from '../errors/faces.js'
 import { toGatewayError } from '../errors/gateway-error.js'
 import type { TokenVerifier } from '../identity/token-verifier.js'
 import type { Logger } from '../observability/logger.js'
-import { requireBearer } from './bearer.js'
+import { type DoorWatch, requireBearer } from './bearer.js'
 import type { Front } from './front.js'
 import { allowBrowsers, type GuardOptions, guardOrigin, limitBody } from './guards.js'
 import { createMcpRoutes, type Exchange } from './mcp-routes.js'
@@ -23,16 +23,18 @@ export interface HttpAppOptions extends GuardOptions {
   /** How the gateway is, for `gateway status`; only with a token for that. */
   readonly status: { readonly verifier: TokenVerifier; readonly describe: () => object }
   readonly logger: Logger
+  readonly watch?: DoorWatch | undefined
 }
 
 export interface HttpApp {
   readonly fetch: Hono<Exchange>['fetch']
+  readonly sessions: number
   close(): Promise<void>
 }
 
 /** The front door over HTTP (DESIGN section 4): guards, then the token, then the message. */
 export function createHttpApp(options: HttpAppOptions): HttpApp {
-  const { front, verifierFor, jwks, serverInfo, resource, isReady, logger } = options
+  const { front, verifierFor, jwks, serverInfo, resource, isReady, logger, watch } = options
   const routes = createMcpRoutes({ front, serverInfo, logger })
   const serverResource = (name: string) => new URL(`/servers/${encodeURIComponent(name)}/mcp`, resource)
   const issuerMetadata = {
@@ -64,11 +66,12 @@ export function createHttpApp(options: HttpAppOptions): HttpApp {
     verifier: () => verifierFor(undefined),
     metadataUrl: protectedResourceMetadataUrl(resource),
     scopes: SCOPES,
+    watch,
   })
   const atServer = requireBearer(c => {
     const server = c.req.param('server') ?? ''
     const metadataUrl = protectedResourceMetadataUrl(serverResource(server))
-    return { verifier: () => verifierFor(server), metadataUrl, scopes: SCOPES }
+    return { verifier: () => verifierFor(server), metadataUrl, scopes: SCOPES, watch }
   })
   app.post('/mcp', atMcp, limitBody, c => routes.post(c, { expose: exposed(c) }))
   app.all('/mcp', atMcp, c => routes.other(c, { expose: exposed(c) }))
@@ -79,6 +82,7 @@ export function createHttpApp(options: HttpAppOptions): HttpApp {
     verifier: () => options.status.verifier,
     metadataUrl: protectedResourceMetadataUrl(resource),
     scopes: SCOPES,
+    watch,
   })
   app.get('/status', forStatus, c => c.json(options.status.describe()))
 
@@ -90,7 +94,13 @@ export function createHttpApp(options: HttpAppOptions): HttpApp {
     logger.error({ err: error.cause ?? error, path: c.req.path }, 'request failed')
     return c.json({ jsonrpc: '2.0', id: null, error: toJsonRpcError(error) }, toHttpStatus(error))
   })
-  return { fetch: app.fetch, close: () => routes.close() }
+  return {
+    fetch: app.fetch,
+    get sessions() {
+      return routes.sessions
+    },
+    close: () => routes.close(),
+  }
 }
 
 /** `/mcp?expose=direct`, for clients whose rules nobody wants to touch. */

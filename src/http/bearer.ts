@@ -1,8 +1,19 @@
+import type { HttpBindings } from '@hono/node-server'
 import type { AuthInfo } from '@modelcontextprotocol/server'
 import type { Context } from 'hono'
 import { createMiddleware } from 'hono/factory'
 import type { Principal } from '../identity/principal.js'
 import { InvalidTokenError, type TokenVerifier, type VerifiedToken } from '../identity/token-verifier.js'
+import type { FailedLogin } from './failed-logins.js'
+import { addressOf, type FloodGuard } from './flood.js'
+
+/** What becomes of requests before anybody knows whose they are. */
+export interface DoorWatch {
+  readonly flood: FloodGuard
+  /** A request that did not get in. */
+  readonly onFailure: (failure: FailedLogin) => unknown
+  readonly onAccepted?: (() => void) | undefined
+}
 
 export interface BearerOptions {
   /** Made only for those who bring a token. */
@@ -10,9 +21,11 @@ export interface BearerOptions {
   /** Absolute URL of the protected-resource metadata document. */
   readonly metadataUrl: string
   readonly scopes: readonly string[]
+  readonly watch?: DoorWatch | undefined
 }
 
 export interface Authenticated {
+  readonly Bindings: HttpBindings
   readonly Variables: { readonly token: VerifiedToken; readonly challenge: Challenge }
 }
 
@@ -28,16 +41,31 @@ const BEARER = /^Bearer +([A-Za-z0-9\-._~+/]+=*)$/i
  */
 export function requireBearer(options: BearerOptions | ((c: Context) => BearerOptions)) {
   return createMiddleware<Authenticated>(async (c, next) => {
-    const { verifier, metadataUrl, scopes } = typeof options === 'function' ? options(c) : options
+    const { verifier, metadataUrl, scopes, watch } = typeof options === 'function' ? options(c) : options
     const challenge: Challenge = (extra = {}) => {
       const parameters = { resource_metadata: metadataUrl, scope: scopes.join(' '), ...extra }
       return `Bearer ${Object.entries(parameters)
         .map(([name, value]) => `${name}="${quotable(value)}"`)
         .join(', ')}`
     }
+    const refused = async (code: FailedLogin['code'], response: Response): Promise<Response> => {
+      if (!watch) return response
+      const address = addressOf(c.env.incoming.socket)
+      watch.onFailure({ address, code })
+      await watch.flood.failed(address)
+      return response
+    }
     const header = c.req.header('authorization')
+    const closedForMs = watch?.flood.isActive ? watch.flood.closedFor(addressOf(c.env.incoming.socket)) : undefined
+    if (closedForMs !== undefined && !verifier().knows?.(BEARER.exec(header ?? '')?.[1] ?? '')) {
+      watch?.onFailure({ address: addressOf(c.env.incoming.socket), code: 'RATE_LIMITED' })
+      const description = 'too many requests from this address have failed to authenticate'
+      return c.json({ error: 'too_many_failures', error_description: description }, 429, {
+        'Retry-After': String(Math.ceil(closedForMs / 1000)),
+      })
+    }
     if (header === undefined || !/^bearer\b/i.test(header)) {
-      return c.json(
+      const response = c.json(
         {
           message:
             'a bearer token is needed: send "Authorization: Bearer TOKEN" (gateway token issue --agent NAME makes one)',
@@ -45,21 +73,24 @@ export function requireBearer(options: BearerOptions | ((c: Context) => BearerOp
         401,
         { 'WWW-Authenticate': challenge() },
       )
+      return refused('NO_TOKEN', response)
     }
     const token = BEARER.exec(header)?.[1]
     if (token === undefined) {
       const description = 'the Authorization header is not one bearer token'
-      return c.json({ error: 'invalid_request', error_description: description }, 400, {
+      const response = c.json({ error: 'invalid_request', error_description: description }, 400, {
         'WWW-Authenticate': challenge({ error: 'invalid_request', error_description: description }),
       })
+      return refused('INVALID_REQUEST', response)
     }
     try {
       c.set('token', await verifier().verify(token))
     } catch (error) {
       if (!(error instanceof InvalidTokenError)) throw error
       const body = { error: 'invalid_token', error_description: error.description }
-      return c.json(body, 401, { 'WWW-Authenticate': challenge(body) })
+      return refused('INVALID_TOKEN', c.json(body, 401, { 'WWW-Authenticate': challenge(body) }))
     }
+    watch?.onAccepted?.()
     c.set('challenge', challenge)
     return next()
   })

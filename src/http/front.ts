@@ -2,6 +2,7 @@ import type { McpRequestContext, Server } from '@modelcontextprotocol/server'
 import type { GatewayError } from '../errors/gateway-error.js'
 import type { Principal } from '../identity/principal.js'
 import type { JsonObject } from '../json.js'
+import type { TraceFields } from '../observability/trace-context.js'
 
 /** The door that a request came to: `/mcp`, or `/servers/NAME/mcp`. */
 export type Entry = { readonly server: string } | { readonly expose?: 'direct' | undefined }
@@ -12,6 +13,8 @@ export interface HttpCaller {
   readonly era: 'legacy' | 'modern'
   readonly signal?: Cancellation | undefined
   readonly meta?: JsonObject | undefined
+  /** The trace that the HTTP request belongs to. */
+  readonly transportTrace?: TraceFields | undefined
 }
 
 /** The parts of an AbortSignal that a call needs. */

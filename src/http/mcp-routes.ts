@@ -6,6 +6,7 @@ import { LRUCache } from 'lru-cache'
 import { toHttpStatus, toJsonRpcError } from '../errors/faces.js'
 import { isJsonObject, isTooDeep, type JsonObject, parseJson } from '../json.js'
 import type { Logger } from '../observability/logger.js'
+import { traceFieldsIn } from '../observability/trace-context.js'
 import { type Authenticated, insufficientScope, toAuthInfo } from './bearer.js'
 import { type DirectCall, readDirectCall, statusOf, toDirectResponse } from './direct-lane.js'
 import type { Cancellation, Entry, Front, LackingScopes } from './front.js'
@@ -14,7 +15,7 @@ import { withEnds } from './streams.js'
 import { Subscriptions } from './subscriptions.js'
 
 /** What a request brings along: the sockets of Node's server, and the token once it is verified. */
-export type Exchange = Authenticated & { readonly Bindings: HttpBindings }
+export type Exchange = Authenticated
 
 export interface McpRoutesOptions {
   readonly front: Front
@@ -26,6 +27,8 @@ export interface McpRoutes {
   post(c: Context<Exchange>, entry: Entry): Promise<Response>
   /** GET and DELETE, and what is neither. */
   other(c: Context<Exchange>, entry: Entry): Promise<Response>
+  /** Sessions of clients of 2025. */
+  readonly sessions: number
   close(): Promise<void>
 }
 
@@ -59,7 +62,10 @@ export function createMcpRoutes({ front, serverInfo, logger }: McpRoutesOptions)
     // A client of 2025 that hangs up has not cancelled; one of 2026 has ("Cancellation").
     const signal = call.era === 'modern' ? new HangUp(c.env) : undefined
     const { principal } = c.get('token')
-    const outcome = await front.callPlainly(entry, call, { principal, era: call.era, signal, meta: call.meta })
+    const { headers } = c.env.incoming
+    const transportTrace = headers.traceparent === undefined ? undefined : traceFieldsIn(name => headers[name])
+    const { era, meta } = call
+    const outcome = await front.callPlainly(entry, call, { principal, era, signal, meta, transportTrace })
     return new Response(toDirectResponse(call, outcome, serverInfo), { status: statusOf(outcome), ...JSON_CONTENT })
   }
 
@@ -110,6 +116,10 @@ export function createMcpRoutes({ front, serverInfo, logger }: McpRoutesOptions)
       const request = c.req.raw
       if (session !== undefined) return sessions.answer(session, { request, entry, token })
       return handlerFor(entry).fetch(request, { authInfo: toAuthInfo(token) })
+    },
+
+    get sessions() {
+      return sessions.size
     },
 
     async close() {

@@ -23,6 +23,7 @@ export interface BackendLoginOptions {
   readonly logger: Logger
   /** Hears every secret as soon as it is known, so that no log and no error shows it. */
   readonly learnSecrets: (secrets: readonly string[]) => void
+  readonly onRenewed?: ((result: 'ok' | 'failed') => void) | undefined
   /** Starts a login if this process may; gives the URL to go to. */
   readonly onLoginNeeded?: StartLogin | undefined
   /** Starts one for somebody who is asked first, and opens the URL himself. */
@@ -168,10 +169,12 @@ export class BackendLogin implements BackendAuthorization {
     const { renew } = await import('./renewal.js')
     const login = await renew(this.#config, stale, this.#options.store).catch(error => {
       this.#problem = messageOf(error)
+      this.#options.onRenewed?.('failed')
       throw error
     })
     this.#show(login)
     this.#untested = login?.tokens?.accessToken
+    this.#options.onRenewed?.(login?.tokens ? 'ok' : 'failed')
     if (!login?.tokens) this.#options.logger.warn({ server: name }, 'the login has ended at the authorization server')
     else this.#options.logger.info({ server: name, expires: this.status().expires_at }, 'the login was renewed')
   }

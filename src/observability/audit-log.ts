@@ -1,10 +1,4 @@
-import { open } from 'node:fs'
-import { chmod, mkdir } from 'node:fs/promises'
-import { dirname } from 'node:path'
-import { promisify } from 'node:util'
-import { LineWriter } from './line-writer.js'
-
-const openDescriptor = promisify(open)
+import { AuditFile, DEFAULT_MAX_BYTES } from './audit-file.js'
 
 /** One tool call, whatever became of it. Never contains argument values. */
 export interface AuditEvent {
@@ -23,10 +17,17 @@ export interface AuditEvent {
   /** Where the rules want a person to be asked: what came of it. */
   readonly confirmation?: 'asked' | 'accepted' | 'declined' | 'cancelled' | 'impossible'
   readonly latency_ms: number
+  /** Of what came over HTTP and did not get in: from where, and how many like it were left out before it. */
+  readonly address?: string
+  readonly suppressed?: number
 }
 
 export interface AuditLog {
   write(event: AuditEvent): void
+  /** Why lines cannot be written at the moment. */
+  readonly failure?: Error | undefined
+  /** Lines that were given up since the start. */
+  readonly dropped?: number
   /** Waits, for a moment, for what is still in memory. */
   close(): Promise<void>
 }
@@ -36,25 +37,119 @@ export interface AuditLogOptions {
   readonly redact: (text: string) => string
   /** Called once per outage. */
   readonly onError: (error: Error) => void
+  readonly maxBytes?: number | undefined
 }
 
-const FLUSH_MS = 2_000
-const OWNER_ONLY = 0o600
+const FLUSH_MS = 3_000
+// What may wait for a slow or full disk; lines beyond that are dropped, calls are never held up.
+const MAX_QUEUE_LENGTH = 4 * 1024 * 1024
+// Under load a write carries the lines of this time; a write a line costs as much as deciding the call.
+const GATHER_MS = 20
+// Hashing more than this at once would be felt by calls.
+const MAX_BATCH = 1_000
+// What the chain adds to a line, about.
+const PLACE_LENGTH = 80
 
-/** Appends JSON lines to a file that only its owner may read. A call never waits for the disk, and never fails for it. */
-export function openAuditLog({ file, redact, onError }: AuditLogOptions): AuditLog {
-  const writer = new LineWriter(() => openFile(file), onError)
-  writer.write('') // so that a file that cannot be written is known at the start
-  return {
-    write: event => writer.write(`${redact(JSON.stringify(event))}\n`),
-    close: () => writer.settle(FLUSH_MS),
+/**
+ * Appends JSON lines, each of which names the one before, to a file that only its owner may read. A call never waits for the disk,
+ * and never fails for it unless the configuration wants that.
+ */
+export function openAuditLog(options: AuditLogOptions): AuditLog {
+  return new QueuedAuditLog(options)
+}
+
+class QueuedAuditLog implements AuditLog {
+  readonly #file: AuditFile
+  readonly #options: AuditLogOptions
+  #queue: string[] = []
+  #length = 0
+  #writing: Promise<void> | undefined
+  #waiting: NodeJS.Timeout | undefined
+  #failure: Error | undefined
+  #dropped = 0
+  /** Dropped, and not yet said so in the log itself. */
+  #lost = 0
+
+  constructor(options: AuditLogOptions) {
+    this.#options = options
+    this.#file = new AuditFile({ file: options.file, maxBytes: options.maxBytes ?? DEFAULT_MAX_BYTES })
+    this.#start() // so that a file that cannot be written is known at the start
   }
-}
 
-/** The descriptor lives as long as the process. A file from before may be open to others, so its mode is set as well. */
-async function openFile(file: string): Promise<number> {
-  await mkdir(dirname(file), { recursive: true, mode: 0o700 })
-  const fd = await openDescriptor(file, 'a', OWNER_ONLY)
-  await chmod(file, OWNER_ONLY).catch(() => {}) // not our file: whoever owns it decides who reads it
-  return fd
+  get failure(): Error | undefined {
+    return this.#failure
+  }
+
+  get dropped(): number {
+    return this.#dropped
+  }
+
+  write(event: AuditEvent): void {
+    const line = this.#options.redact(JSON.stringify(event))
+    if (this.#length + line.length <= MAX_QUEUE_LENGTH) {
+      this.#queue.push(line)
+      this.#length += line.length
+    } else {
+      if (this.#dropped++ === 0)
+        this.#options.onError(
+          new Error(`more than ${MAX_QUEUE_LENGTH} characters wait to be written: further lines are dropped`),
+        )
+      this.#lost++
+    }
+    this.#waiting ??= setTimeout(this.#start, GATHER_MS)
+  }
+
+  async close(): Promise<void> {
+    let timer: NodeJS.Timeout | undefined
+    const late = new Promise<void>(resolve => {
+      timer = setTimeout(resolve, FLUSH_MS)
+    })
+    await Promise.race([this.#writeAll(), late])
+    clearTimeout(timer)
+    if (!this.#writing) await this.#file.close()
+  }
+
+  async #writeAll(): Promise<void> {
+    do {
+      this.#start()
+      await this.#writing
+    } while (this.#queue.length > 0 && !this.#failure)
+    clearTimeout(this.#waiting)
+  }
+
+  readonly #start = (): void => {
+    clearTimeout(this.#waiting)
+    this.#waiting = undefined
+    this.#writing ??= this.#writeBatch().finally(() => {
+      this.#writing = undefined
+      if (this.#queue.length > 0 && !this.#failure) this.#waiting ??= setTimeout(this.#start, GATHER_MS)
+    })
+  }
+
+  /** A file takes no more than it may hold; a line has to go somewhere, however small that is. */
+  #nextBatch(): readonly string[] {
+    let room = (this.#options.maxBytes ?? DEFAULT_MAX_BYTES) / 2
+    const end = this.#queue.findIndex((line, index) => {
+      room -= line.length + PLACE_LENGTH
+      return index === MAX_BATCH || (room < 0 && index > 0)
+    })
+    return this.#queue.slice(0, end < 0 ? undefined : end)
+  }
+
+  /** What fails is tried again with the next line. */
+  async #writeBatch(): Promise<void> {
+    const batch = this.#nextBatch()
+    const lost = this.#lost
+    try {
+      await this.#file.append(batch, lost)
+      this.#failure = undefined
+      this.#queue = this.#queue.slice(batch.length)
+      for (const line of batch) this.#length -= line.length
+      if (batch.length > 0) this.#lost -= lost
+    } catch (error) {
+      const failure = error instanceof Error ? error : new Error(String(error))
+      if (!this.#failure) this.#options.onError(failure)
+      this.#failure = failure
+    }
+  }
 }

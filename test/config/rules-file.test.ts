@@ -79,7 +79,7 @@ describe('a key nobody knows is answered with the nearest that would be right th
 })
 
 describe('rules this version cannot enforce', () => {
-  test.each(['identity', 'limits'])('%s is refused', key => {
+  test.each(['identity'])('%s is refused', key => {
     expect(parse({ [key]: {}, agents: { a: { allow: { servers: ['*'] } } } })).toMatchObject({
       rules: { agents: {} },
       problems: [{ file: 'r.json', path: key }],
@@ -91,7 +91,33 @@ describe('rules this version cannot enforce', () => {
   })
 
   test('the other mistakes of the file are listed beside them', () => {
-    expect(pathsOf({ limits: {}, agents: { a: { alow: {} } } }).sort()).toEqual(['agents.a.alow', 'limits'])
+    expect(pathsOf({ identity: {}, agents: { a: { alow: {} } } }).sort()).toEqual(['agents.a.alow', 'identity'])
+  })
+})
+
+describe('limits', () => {
+  test('are read for agents, servers, tools and principals', () => {
+    const limits = {
+      agents: { reader: { requestsPerMinute: 60, concurrent: 4 } },
+      servers: { 'db-*': { concurrent: 2 } },
+      tools: { 'github/delete_*': { requestsPerMinute: 1 } },
+      principals: { '*': { requestsPerMinute: 600 } },
+    }
+    expect(parse({ limits, auditRequired: true })).toMatchObject({
+      rules: { limits, auditRequired: true },
+      problems: [],
+    })
+  })
+
+  test.each<[limits: unknown, path: string]>([
+    [{ agent: {} }, 'limits.agent'],
+    [{ agents: { a: {} } }, 'limits.agents.a'],
+    [{ agents: { a: { requestsPerMinut: 1 } } }, 'limits.agents.a.requestsPerMinut'],
+    [{ agents: { a: { requestsPerMinute: 0 } } }, 'limits.agents.a.requestsPerMinute'],
+    [{ agents: { a: { concurrent: 1.5 } } }, 'limits.agents.a.concurrent'],
+    [{ servers: { a: { concurrent: 'many' } } }, 'limits.servers.a.concurrent'],
+  ])('%j', (limits, path) => {
+    expect(pathsOf({ limits })).toContain(path)
   })
 })
 

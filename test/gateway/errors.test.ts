@@ -119,7 +119,8 @@ test('one audit line a call, denied and refused ones included', async () => {
   const lines = await audited.auditLines(4)
   await audited.close()
   const principal = expect.stringMatching(/^local:/)
-  const common = { time: expect.stringMatching(/^\d{4}-.*Z$/), principal, latency_ms: expect.any(Number) }
+  const place = { seq: expect.any(Number), prev: expect.toSatisfy(prev => prev === null || prev.length === 43) }
+  const common = { time: expect.stringMatching(/^\d{4}-.*Z$/), principal, latency_ms: expect.any(Number), ...place }
   expect(lines).toEqual([
     {
       ...common,

@@ -90,7 +90,7 @@ export class GatewayCall {
   get owner(): CallOwner {
     const [entry] = entriesFor(this.snapshot.rules, this.agent ?? '')
     const { client, principal } = this.caller
-    return { agent: entry?.name ?? '', principal: principal.id, client: client && this.#ownClient(client) }
+    return { agent: entry?.name ?? '', principal: principal.key, client: client && this.#ownClient(client) }
   }
 
   /** The client as a backend may turn to it while this call is under way. */
@@ -99,7 +99,7 @@ export class GatewayCall {
     if (!client) return undefined
     const { capabilities, logLevel, session, ask, tell } = client
     const takesLogs = logLevel !== undefined || (this.isOneToOne && session !== undefined)
-    return { principal: principal.id, capabilities, logLevel, takesLogs, ask: gated(ask, capabilities), tell }
+    return { principal: principal.key, capabilities, logLevel, takesLogs, ask: gated(ask, capabilities), tell }
   }
 
   /** Clients that can be asked nothing may share a session, unless this entry is one session for one client. */
@@ -111,7 +111,7 @@ export class GatewayCall {
     if (!features) return undefined
     // Nobody tells later that its roots have changed.
     const declared = features.roots ? { ...capabilities, roots: {} } : capabilities
-    return { key: JSON.stringify([this.caller.principal.id, features]), capabilities: declared }
+    return { key: JSON.stringify([this.caller.principal.key, features]), capabilities: declared }
   }
 }
 

@@ -69,7 +69,7 @@ export class Sessions {
   /** Begins a session with an `initialize`. */
   async begin(asked: SessionRequest): Promise<Response> {
     const { request, entry, token } = asked
-    if (!this.#makeRoom(token.principal.id)) return tooMany()
+    if (!this.#makeRoom(token.principal.key)) return tooMany()
     const id = randomUUID()
     const transport = new WebStandardStreamableHTTPServerTransport({
       sessionIdGenerator: () => id,
@@ -83,7 +83,7 @@ export class Sessions {
     const session: Session = {
       id,
       owner: ownerOf(entry, token),
-      principal: token.principal.id,
+      principal: token.principal.key,
       transport,
       server,
       startedAt: now,
@@ -164,7 +164,7 @@ export class Sessions {
 
 /** The principal with what it may do, and the door: never the token, which is another one tomorrow. */
 const ownerOf = (entry: Entry, { principal }: VerifiedToken): string =>
-  JSON.stringify([principal.id, [...principal.agents].sort(), 'server' in entry ? entry.server : null])
+  JSON.stringify([principal.key, [...principal.agents].sort(), 'server' in entry ? entry.server : null])
 
 const refusal = (status: number, code: number, message: string, headers: Record<string, string> = {}): Response =>
   Response.json({ jsonrpc: '2.0', id: null, error: { code, message } }, { status, headers })

@@ -2,8 +2,8 @@ import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { ServerFactory } from '../../src/gateway/server.js'
-import type { Front as HttpFront } from '../../src/http/front.js'
 import { SessionEvents } from '../../src/http/event-store.js'
+import type { Front as HttpFront } from '../../src/http/front.js'
 import { Sessions, type SessionsOptions } from '../../src/http/sessions.js'
 import type { VerifiedToken } from '../../src/identity/token-verifier.js'
 import { beginSession, commonHeaders, exchange, initialize, openStream, type Stream } from '../fixtures/http-clients.js'
@@ -362,7 +362,7 @@ describe('limits', () => {
     return { clock, sessions }
   }
   const tokenOf = (id: string): VerifiedToken => ({
-    principal: { id, agents: [id] },
+    principal: { id, key: id, agents: [id] },
     clientId: '',
     scopes: [],
     expiresAt: Date.now() / 1000 + 3600,

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import { identitySecrets, NO_IDENTITY } from './identity-config.js'
 import { readJsonDocument } from './json-document.js'
 import type { ConfigFiles } from './locate.js'
 import { ConfigError, formatPath, type Problem } from './problem.js'
@@ -22,12 +23,13 @@ export async function loadConfig(files: ConfigFiles, env: Env): Promise<GatewayC
     readJsonDocument(files.servers),
     readJsonDocument(files.rules),
   ])
-  const { servers, secrets, problems } = parseServersFile(serversDocument, env)
-  const { rules, problems: rulesProblems } = parseRulesFile(rulesDocument)
+  const { servers, secrets: serverSecrets, problems } = parseServersFile(serversDocument, env)
+  const { rules, problems: rulesProblems } = parseRulesFile(rulesDocument, env)
   if (problems.length + rulesProblems.length > 0) {
     // An unset variable alone is no reason to refuse, but whoever mends the files wants to see everything.
     throw new ConfigError([...problems, ...rulesProblems, ...servers.flatMap(({ misconfigured }) => misconfigured)])
   }
+  const secrets = [...serverSecrets, ...identitySecrets(rules.identity ?? NO_IDENTITY)]
   const warnings = crossCheck(files, servers, rules)
   const fingerprint = createHash('sha256').update(JSON.stringify({ servers, rules })).digest('hex').slice(0, 16)
   return deepFreeze({ files, servers, rules, warnings, secrets, fingerprint })

@@ -1,8 +1,10 @@
 import { z } from 'zod'
 import { isJsonObject } from '../json.js'
+import { expandIdentity, Identity } from './identity-config.js'
 import type { JsonDocument } from './json-document.js'
 import { formatPath, type Problem } from './problem.js'
 import { toProblems } from './schema.js'
+import type { Env } from './variables.js'
 
 const patterns = z.array(z.string().min(1))
 
@@ -20,6 +22,7 @@ const Agent = z.strictObject({
 
 const Rules = z.strictObject({
   $schema: z.string().optional(),
+  identity: Identity.optional(),
   agents: z
     .record(
       z
@@ -38,23 +41,28 @@ export type AgentRules = Readonly<z.infer<typeof Agent>>
 export type RulesConfig = Readonly<z.infer<typeof Rules>>
 
 // Part of the file format, but not in force in this version. To read them as if they were would grant what they forbid.
-const NOT_IN_FORCE = ['identity', 'roles', 'scopes', 'limits']
+const NOT_IN_FORCE = ['roles', 'scopes', 'limits']
 
 export interface RulesFile {
   readonly rules: RulesConfig
   readonly problems: readonly Problem[]
 }
 
-export function parseRulesFile({ file, value, problems }: JsonDocument): RulesFile {
+export function parseRulesFile({ file, value, problems }: JsonDocument, env: Env = {}): RulesFile {
   const none = Rules.parse({})
   if (value === undefined) return { rules: none, problems }
   const found = [...problems]
-  const enforced = withoutUnenforced(value, [], (path, message) =>
-    found.push({ file, path: formatPath(path), message }),
-  )
+  const report = (path: readonly PropertyKey[], message: string) =>
+    void found.push({ file, path: formatPath(path), message })
+  const enforced = withIdentity(withoutUnenforced(value, [], report), env, report)
   const parsed = Rules.safeParse(enforced)
   if (!parsed.success) found.push(...toProblems(file, parsed.error, Rules))
   return { rules: parsed.success && found.length === 0 ? parsed.data : none, problems: found }
+}
+
+function withIdentity(value: unknown, env: Env, report: Parameters<typeof expandIdentity>[2]): unknown {
+  if (!isJsonObject(value) || value.identity === undefined) return value
+  return { ...value, identity: expandIdentity(value.identity, env, report) }
 }
 
 /** Takes out, and reports by name, what this version cannot enforce: sections, and conditions in lists of tools. */

@@ -79,7 +79,7 @@ describe('a key nobody knows is answered with the nearest that would be right th
 })
 
 describe('rules this version cannot enforce', () => {
-  test.each(['identity', 'roles', 'scopes', 'limits'])('%s is refused', key => {
+  test.each(['roles', 'scopes', 'limits'])('%s is refused', key => {
     expect(parse({ [key]: {}, agents: { a: { allow: { servers: ['*'] } } } })).toMatchObject({
       rules: { agents: {} },
       problems: [{ file: 'r.json', path: key }],

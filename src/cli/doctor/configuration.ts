@@ -60,7 +60,7 @@ async function readRules(section: Section, { rules, env, cwd }: FilesWanted): Pr
   // Whether there is a servers file has been said.
   const file = found(section, check, () => locateConfigFiles({ config: '.', rules, env, cwd }).rules)
   if (file === undefined) return { file, problems: 1 }
-  const parsed = parseRulesFile(await readJsonDocument(file))
+  const parsed = parseRulesFile(await readJsonDocument(file), env)
   for (const problem of parsed.problems) section.failed(check, locationOf(problem), 'mend it, then run: gateway check')
   if (parsed.problems.length === 0) section.ok(check, `${file}, ${Object.keys(parsed.rules.agents).length} agents`)
   return { file, problems: parsed.problems.length }

@@ -11,7 +11,7 @@ import { Front } from './gateway/front.js'
 import { Runtime } from './gateway/runtime.js'
 import { ServerFactory } from './gateway/server.js'
 import { openStdioFront, stdinEnded } from './gateway/stdio-front.js'
-import { openEmbeddedIssuer } from './identity/embedded-issuer.js'
+import { CONNECT_AUDIENCE, openEmbeddedIssuer } from './identity/embedded-issuer.js'
 import { localPrincipal } from './identity/principal.js'
 import { openLog } from './observability/logger.js'
 import { createRedactor } from './observability/redactor.js'
@@ -49,7 +49,8 @@ export async function startConnector({ env, target, agent }: ConnectOptions): Pr
   const { logger } = log
   const store = openCredentialStore({ directory: stateDirectory(env), env, warn: message => logger.warn(message) })
   const issuer = await openEmbeddedIssuer(store)
-  const issue = () => issuer.issue({ agent, audience: target.audience, ttlSeconds: TOKEN_TTL_SECONDS })
+  const audience = [target.audience, CONNECT_AUDIENCE]
+  const issue = () => issuer.issue({ agent, audience, ttlSeconds: TOKEN_TTL_SECONDS })
   const entry = { url: target.url, timeoutMs: ONE_DAY_MS, maxTimeoutMs: ONE_DAY_MS }
   const document = { file: 'gateway connect', value: { mcpServers: { [NAME]: entry } }, problems: [] }
   const [server] = parseServersFile(document, {}).servers

@@ -1,17 +1,21 @@
+import type { HttpBindings } from '@hono/node-server'
 import type { AuthInfo } from '@modelcontextprotocol/server'
 import type { Context } from 'hono'
 import { createMiddleware } from 'hono/factory'
 import type { Principal } from '../identity/principal.js'
-import { InvalidTokenError, type TokenVerifier, type VerifiedToken } from '../identity/token-verifier.js'
+import { InvalidTokenError, IssuerUnavailableError } from '../identity/token-errors.js'
+import type { VerifiedToken } from '../identity/token-verifier.js'
 
 export interface BearerOptions {
-  readonly verifier: TokenVerifier
+  /** Throws InvalidTokenError or IssuerUnavailableError. */
+  readonly verify: (credential: string) => Promise<VerifiedToken>
   /** Absolute URL of the protected-resource metadata document. */
   readonly metadataUrl: string
   readonly scopes: readonly string[]
 }
 
 export interface Authenticated {
+  readonly Bindings: HttpBindings
   readonly Variables: { readonly token: VerifiedToken }
 }
 
@@ -19,45 +23,63 @@ export interface Authenticated {
 const BEARER = /^Bearer +([A-Za-z0-9\-._~+/]+=*)$/i
 
 /**
- * Wants a bearer token on every request and method (RFC 6750, RFC 9728 section 5.1). Without credentials the challenge carries
- * no `error`; with bad ones it says what was got and what was wanted, never the token.
+ * Wants a bearer token, or an API key in its place, on every request and method (RFC 6750, RFC 9728 section 5.1). Without credentials
+ * the challenge carries no `error`; with bad ones it says what was got and what was wanted, never the token.
  */
 export function requireBearer(options: BearerOptions | ((c: Context) => BearerOptions)) {
   return createMiddleware<Authenticated>(async (c, next) => {
-    const { verifier, metadataUrl, scopes } = typeof options === 'function' ? options(c) : options
+    const { verify, metadataUrl, scopes } = typeof options === 'function' ? options(c) : options
     const challenge = (extra: Record<string, string> = {}) => {
       const parameters = { resource_metadata: metadataUrl, scope: scopes.join(' '), ...extra }
       return `Bearer ${Object.entries(parameters)
         .map(([name, value]) => `${name}="${quotable(value)}"`)
         .join(', ')}`
     }
-    const header = c.req.header('authorization')
-    if (header === undefined || !/^bearer\b/i.test(header)) {
-      return c.json(
-        {
-          message:
-            'a bearer token is needed: send "Authorization: Bearer TOKEN" (gateway token issue --agent NAME makes one)',
-        },
-        401,
-        { 'WWW-Authenticate': challenge() },
-      )
+    const refuse = (status: 400 | 401, error: string, description: string) => {
+      const body = { error, error_description: description }
+      return c.json(body, status, { 'WWW-Authenticate': challenge(body) })
     }
-    const token = BEARER.exec(header)?.[1]
-    if (token === undefined) {
-      const description = 'the Authorization header is not one bearer token'
-      return c.json({ error: 'invalid_request', error_description: description }, 400, {
-        'WWW-Authenticate': challenge({ error: 'invalid_request', error_description: description }),
-      })
+    const found = readCredential(c)
+    if (found === undefined) {
+      return c.json({ message: HOW }, 401, { 'WWW-Authenticate': challenge() })
     }
+    if ('problem' in found) return refuse(400, 'invalid_request', found.problem)
     try {
-      c.set('token', await verifier.verify(token))
+      c.set('token', await verify(found.credential))
     } catch (error) {
-      if (!(error instanceof InvalidTokenError)) throw error
-      const body = { error: 'invalid_token', error_description: error.description }
-      return c.json(body, 401, { 'WWW-Authenticate': challenge(body) })
+      if (error instanceof InvalidTokenError) return refuse(401, 'invalid_token', error.description)
+      if (!(error instanceof IssuerUnavailableError)) throw error
+      // Whether the token is good cannot be said now: a client that is told 401 would throw it away.
+      const body = { error: 'temporarily_unavailable', error_description: UNAVAILABLE }
+      return c.json(body, 503, { 'Retry-After': String(error.retryAfterSeconds) })
     }
     return next()
   })
+}
+
+const HOW =
+  'a bearer token is needed: send "Authorization: Bearer TOKEN" (gateway token issue --agent NAME makes one, where no identity provider does), or an API key'
+const UNAVAILABLE = 'the issuer of the token cannot be reached to check it: try again in a moment'
+
+/** The one credential of a request; undefined when there is none, and a problem when it is not plain which one it is. */
+function readCredential(c: Context<Authenticated>): { credential: string } | { problem: string } | undefined {
+  const { headers, headersDistinct, url = '' } = c.env.incoming
+  if (hasTokenInQuery(url))
+    return { problem: 'a token in the URL ends up in logs: send it in the Authorization header' }
+  const { authorization = [], 'x-api-key': apiKeys = [] } = headersDistinct
+  if (authorization.length + apiKeys.length > 1) return { problem: 'the request carries more than one credential' }
+  const [apiKey] = apiKeys
+  if (apiKey !== undefined) return { credential: apiKey.trim() }
+  const header = headers.authorization
+  if (header === undefined || !/^bearer\b/i.test(header)) return undefined
+  const credential = BEARER.exec(header)?.[1]
+  return credential === undefined ? { problem: 'the Authorization header is not one bearer token' } : { credential }
+}
+
+/** RFC 6750, section 2.3, which MCP forbids. */
+const hasTokenInQuery = (url: string): boolean => {
+  const query = url.indexOf('?')
+  return query >= 0 && new URLSearchParams(url.slice(query)).has('access_token')
 }
 
 /** Only what a quoted-string of RFC 6750 may hold; a claim in an error may contain anything. */

@@ -13,7 +13,7 @@ import { Sessions } from './sessions.js'
 import { Subscriptions } from './subscriptions.js'
 
 /** What a request brings along: the sockets of Node's server, and the token once it is verified. */
-export type Exchange = Authenticated & { readonly Bindings: HttpBindings }
+export type Exchange = Authenticated
 
 export interface McpRoutesOptions {
   readonly front: Front

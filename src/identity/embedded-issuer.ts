@@ -12,6 +12,9 @@ const ENTRY = 'embedded-issuer'
  */
 export const LOCAL_AUDIENCE = 'urn:agent-mcp-gateway:local'
 
+/** Audience of the tokens of `gateway connect`, which are good even where an external issuer has replaced this one. */
+export const CONNECT_AUDIENCE = 'urn:agent-mcp-gateway:connect'
+
 /** Audience of tokens for what only the person at this machine may ask of a running gateway: how it is. */
 export const STATUS_AUDIENCE = 'urn:agent-mcp-gateway:status'
 

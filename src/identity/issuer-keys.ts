@@ -24,6 +24,10 @@ export interface IssuerKeysOptions {
   readonly now?: () => number
 }
 
+interface Fetched {
+  readonly at: number
+}
+
 /**
  * The keys of an issuer, fetched when the first token wants one. A token signed with a key nobody knows fetches them again, since they
  * may have been rotated; but callers choose what their tokens say, so not more than twice a minute in vain.
@@ -32,9 +36,10 @@ export interface IssuerKeysOptions {
 export function openIssuerKeys(options: IssuerKeysOptions): JWTVerifyGetKey {
   const { config, metadata, onError = () => {}, now = Date.now } = options
   const unknown = new LRUCache<string, true>({ max: MAX_UNKNOWN, ttl: UNKNOWN_MS, perf: { now }, ttlResolution: 0 })
-  const vain: number[] = []
-  let held: { readonly find: ReturnType<typeof createLocalJWKSet>; readonly fetchedAt: number } | undefined
-  let failed: { readonly error: IssuerUnavailableError; readonly at: number } | undefined
+  /** The fetches of the last minute that did not find what they were for, each once however many waited for it. */
+  const vain = new Set<Fetched>()
+  let held: (Fetched & { readonly find: ReturnType<typeof createLocalJWKSet> }) | undefined
+  let failed: (Fetched & { readonly error: IssuerUnavailableError }) | undefined
   let fetching: Promise<void> | undefined
 
   /** One for all who want it at the same time. */
@@ -42,7 +47,7 @@ export function openIssuerKeys(options: IssuerKeysOptions): JWTVerifyGetKey {
     fetching ??= fetchKeys(config, metadata)
       .then(
         find => {
-          held = { find, fetchedAt: now() }
+          held = { find, at: now() }
           failed = undefined
         },
         error => {
@@ -59,7 +64,7 @@ export function openIssuerKeys(options: IssuerKeysOptions): JWTVerifyGetKey {
 
   /** The keys that are held; without any they are fetched. */
   async function current() {
-    const age = held ? now() - held.fetchedAt : Number.POSITIVE_INFINITY
+    const age = held ? now() - held.at : Number.POSITIVE_INFINITY
     if (held && age < USABLE_MS) {
       // The calls of this moment do not wait for it; while the issuer is away, what is known stays good.
       if (age > FRESH_MS && !isTooSoon()) void refresh().catch(() => {})
@@ -74,16 +79,13 @@ export function openIssuerKeys(options: IssuerKeysOptions): JWTVerifyGetKey {
 
   /** Whether to look for a key that is not among those held. */
   function mayLook(name: string): boolean {
-    while (vain[0] !== undefined && now() - vain[0] >= MINUTE_MS) vain.shift()
-    return fetching !== undefined || (vain.length < MAX_VAIN_FETCHES && !unknown.has(name))
+    for (const fetched of vain) if (now() - fetched.at >= MINUTE_MS) vain.delete(fetched)
+    return fetching !== undefined || (vain.size < MAX_VAIN_FETCHES && !unknown.has(name))
   }
-
-  /** Many may have waited for one fetch. */
-  const inVain = (at = now()) => void (vain.includes(at) || vain.push(at))
 
   function foundNothing(name: string): void {
     unknown.set(name, true)
-    inVain(held?.fetchedAt)
+    if (held) vain.add(held)
   }
 
   return async (header, token) => {
@@ -99,7 +101,7 @@ export function openIssuerKeys(options: IssuerKeysOptions): JWTVerifyGetKey {
       foundNothing(name) // they have just been fetched for it
     else if (mayLook(name)) {
       await refresh().catch(error => {
-        inVain(failed?.at)
+        if (failed) vain.add(failed)
         throw error
       })
       const found = await held?.find(header, token).catch(error => {

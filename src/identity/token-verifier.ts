@@ -90,7 +90,9 @@ export function createTokenVerifier(options: TokenVerifierOptions): TokenVerifie
     async verify(token, door) {
       const found = await check(token)
       const problem = audienceProblem(found.audience, found.issuer, door)
-      if (problem !== undefined) throw new InvalidTokenError(problem)
+      // An internal issuer is none for other uses.
+      const { issuer, isInternal } = found.issuer
+      if (problem !== undefined) throw new InvalidTokenError(isInternal ? issuerProblem(issuer, issuers) : problem)
       return found
     },
   }

@@ -35,7 +35,10 @@ describe('keys are found', () => {
     ['no metadata', { metadataAt: () => false, jwksPath: '/.well-known/jwks.json' }],
     [
       'metadata of another issuer',
-      { metadata: { issuer: 'https://other.example', jwks_uri: 'http://127.0.0.1:1/' }, jwksPath: '/.well-known/jwks.json' },
+      {
+        metadata: { issuer: 'https://other.example', jwks_uri: 'http://127.0.0.1:1/' },
+        jwksPath: '/.well-known/jwks.json',
+      },
     ],
     ['metadata without keys', { metadata: { jwks_uri: undefined }, jwksPath: '/.well-known/jwks.json' }],
   ])('by %s', async (_, options) => {

@@ -2,6 +2,7 @@ import type { HttpBindings } from '@hono/node-server'
 import type { AuthInfo } from '@modelcontextprotocol/server'
 import type { Context } from 'hono'
 import { createMiddleware } from 'hono/factory'
+import { API_KEY_PREFIX } from '../identity/api-keys.js'
 import type { Principal } from '../identity/principal.js'
 import { InvalidTokenError, IssuerUnavailableError } from '../identity/token-errors.js'
 import type { VerifiedToken } from '../identity/token-verifier.js'
@@ -44,6 +45,8 @@ export function requireBearer(options: BearerOptions | ((c: Context) => BearerOp
       return c.json({ message: HOW }, 401, { 'WWW-Authenticate': challenge() })
     }
     if ('problem' in found) return refuse(400, 'invalid_request', found.problem)
+    if (found.isApiKey && !found.credential.startsWith(API_KEY_PREFIX))
+      return refuse(401, 'invalid_token', 'what X-API-Key holds is no API key of this gateway')
     try {
       c.set('token', await verify(found.credential))
     } catch (error) {
@@ -62,14 +65,16 @@ const HOW =
 const UNAVAILABLE = 'the issuer of the token cannot be reached to check it: try again in a moment'
 
 /** The one credential of a request; undefined when there is none, and a problem when it is not plain which one it is. */
-function readCredential(c: Context<Authenticated>): { credential: string } | { problem: string } | undefined {
+function readCredential(
+  c: Context<Authenticated>,
+): { readonly credential: string; readonly isApiKey?: boolean } | { readonly problem: string } | undefined {
   const { headers, headersDistinct, url = '' } = c.env.incoming
   if (hasTokenInQuery(url))
     return { problem: 'a token in the URL ends up in logs: send it in the Authorization header' }
   const { authorization = [], 'x-api-key': apiKeys = [] } = headersDistinct
   if (authorization.length + apiKeys.length > 1) return { problem: 'the request carries more than one credential' }
   const [apiKey] = apiKeys
-  if (apiKey !== undefined) return { credential: apiKey.trim() }
+  if (apiKey !== undefined) return { credential: apiKey.trim(), isApiKey: true }
   const header = headers.authorization
   if (header === undefined || !/^bearer\b/i.test(header)) return undefined
   const credential = BEARER.exec(header)?.[1]

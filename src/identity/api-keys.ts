@@ -2,6 +2,7 @@ import { hash, randomBytes, timingSafeEqual } from 'node:crypto'
 import { z } from 'zod'
 import type { CredentialStore } from '../credentials/store.js'
 import { GatewayError } from '../errors/gateway-error.js'
+import { isGlob } from '../rules/glob.js'
 import { principalKey } from './principal.js'
 import { InvalidTokenError } from './token-errors.js'
 import type { VerifiedToken } from './token-verifier.js'
@@ -43,7 +44,7 @@ export interface NewApiKey {
 
 /** Keys for callers without OAuth. The store has their hashes alone; a running gateway sees every change. */
 export interface ApiKeys {
-  /** The key itself, which is nowhere to be had again. */
+  /** The key itself, which is nowhere to be had again. Throws CONFIG_INVALID for what is no agent's name. */
   create(key: NewApiKey): Promise<{ readonly key: string; readonly id: string }>
   list(): Promise<readonly ApiKey[]>
   /** Throws CONFIG_INVALID when there is no such key, or when it was revoked, which is for good. */
@@ -57,6 +58,8 @@ export function openApiKeys(store: CredentialStore, now: () => number = Date.now
 
   return {
     async create({ agent, scopes, ttlSeconds }) {
+      if (agent === '' || isGlob(agent))
+        throw new GatewayError('CONFIG_INVALID', `"${agent}" is not the name of one agent`)
       const id = randomBytes(ID_BYTES).toString('hex')
       const secret = randomBytes(SECRET_BYTES).toString('base64url')
       const stored: Stored = {

@@ -33,6 +33,8 @@ export interface AuthenticationOptions {
 export interface Authentication {
   /** The external issuers, the first of them first; without any it is the embedded one. */
   readonly issuers: readonly string[]
+  /** All that are trusted, with what is expected of their tokens. */
+  readonly trusted: readonly TrustedIssuer[]
   /** Takes the rules' `identity` into effect, at start and at every reload. Nothing that was verified before counts any longer. */
   configure(identity: IdentityConfig | undefined): void
   verify: (credential: string, door?: string) => Promise<VerifiedToken>
@@ -47,11 +49,16 @@ export function createAuthentication(options: AuthenticationOptions): Authentica
   const { apiKeys, logger } = options
   let connections = new Map<string, Connection>()
   let configs: readonly IssuerConfig[] = []
+  let trusted: readonly TrustedIssuer[] = []
   let verifier: TokenVerifier = createTokenVerifier({ issuers: [] })
 
   return {
     get issuers() {
       return configs.map(({ issuer }) => issuer)
+    },
+
+    get trusted() {
+      return trusted
     },
 
     configure(identity = NO_IDENTITY) {
@@ -61,11 +68,8 @@ export function createAuthentication(options: AuthenticationOptions): Authentica
       )
       connections = new Map(connected.map(([config, connection]) => [keyOf(config), connection]))
       const external = connected.map(([config, connection]) => trust(config, connection, identity, options))
-      const { clockToleranceSeconds } = identity
-      verifier = createTokenVerifier({
-        issuers: [...external, ...trustEmbedded(external.length > 0, identity, options)],
-        clockToleranceSeconds,
-      })
+      trusted = [...external, ...trustEmbedded(external.length > 0, identity, options)]
+      verifier = createTokenVerifier({ issuers: trusted, clockToleranceSeconds: identity.clockToleranceSeconds })
     },
 
     verify: (credential, door) =>

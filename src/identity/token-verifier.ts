@@ -50,7 +50,7 @@ const MAX_CACHED_TOKENS = 10_000
 const MAX_CACHED_CHARACTERS = 32 * 1024 * 1024
 // So long may a token go on whose key the issuer has withdrawn.
 const CHECKED_MS = 5 * 60_000
-const NO_CLAIM_RULES: ClaimRules = { agents: {}, roles: {}, names: {} }
+export const NO_CLAIM_RULES: ClaimRules = { agents: {}, roles: {}, names: {} }
 
 /** A token without a look at the door it came to. */
 interface CheckedToken extends VerifiedToken {
@@ -105,7 +105,7 @@ interface Context {
 }
 
 /** Who the token says has issued it, in a box of its own; undefined for what is no JWT, whatever it is then. */
-function issuerIn(token: string): { readonly claim: unknown } | undefined {
+export function issuerIn(token: string): { readonly claim: unknown } | undefined {
   try {
     decodeProtectedHeader(token)
     return { claim: decodeJwt(token).iss }
@@ -136,20 +136,26 @@ async function verified(token: string, issuer: TrustedIssuer, { clockTolerance, 
     requiredClaims: ['iss', 'aud', 'exp', 'sub'],
   }
   try {
-    return await jwtVerify(token, issuer.keys, checks).catch(async error => {
-      // A token that does not say which of several keys is tried with each.
-      if (!(error instanceof errors.JWKSMultipleMatchingKeys)) throw error
-      for await (const key of error) {
-        const found = await jwtVerify(token, key, checks).catch(orNotThisKey)
-        if (found) return found
-      }
-      throw new errors.JWSSignatureVerificationFailed()
-    })
+    return await withEachKey(issuer.keys, key => jwtVerify(token, key, checks))
   } catch (error) {
     const description = describe(error, issuer)
     if (description !== undefined) throw new InvalidTokenError(description, { cause: error })
     if (error instanceof IssuerUnavailableError) throw error
     throw new IssuerUnavailableError(`the keys of ${issuer.issuer} cannot be used`, { cause: error })
+  }
+}
+
+/** A token that does not say which of several keys it was signed with is tried with each. */
+export async function withEachKey<T>(keys: JWTVerifyGetKey, verify: (key: JWTVerifyGetKey) => Promise<T>): Promise<T> {
+  try {
+    return await verify(keys)
+  } catch (error) {
+    if (!(error instanceof errors.JWKSMultipleMatchingKeys)) throw error
+    for await (const key of error) {
+      const found = await verify(async () => key).catch(orNotThisKey)
+      if (found) return found
+    }
+    throw new errors.JWSSignatureVerificationFailed()
   }
 }
 
@@ -215,7 +221,7 @@ export function issuerProblem(claim: unknown, issuers: readonly TrustedIssuer[])
 }
 
 /** In words a caller can act on; undefined for what is not the token's fault. */
-function describe(error: unknown, { algorithms }: TrustedIssuer): string | undefined {
+export function describe(error: unknown, { algorithms }: Pick<TrustedIssuer, 'algorithms'>): string | undefined {
   if (error instanceof errors.JWTExpired) return expired(error.payload.exp)
   if (error instanceof errors.JWTClaimValidationFailed) {
     if (error.reason === 'missing') return `the claim "${error.claim}" is missing`

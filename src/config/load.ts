@@ -66,6 +66,10 @@ function crossCheck(files: ConfigFiles, servers: readonly ServerConfig[], rules:
       }
     }
   }
+  for (const agent of Object.keys(rules.identity?.agents ?? {})) {
+    const isKnown = Object.keys(rules.agents).some(known => agent === known || agent.startsWith(`${known}.`))
+    if (!isKnown) warn(['identity', 'agents', agent], `there is no agent "${agent}" whose rules would hold`)
+  }
   if (!rules.defaults.deny_on_missing_agent && !('default' in rules.agents)) {
     warn(['defaults', 'deny_on_missing_agent'], 'is false, but there is no agent "default" to fall back to')
   }

@@ -116,7 +116,8 @@ export function openIssuerKeys(options: IssuerKeysOptions): JWTVerifyGetKey {
   }
 }
 
-async function fetchKeys({ issuer, url = issuer, jwksUri }: IssuerConfig, metadata: IssuerMetadata) {
+/** The keys as they are now. Rejects with IssuerUnavailableError. */
+export async function fetchKeys({ issuer, url = issuer, jwksUri }: IssuerConfig, metadata: IssuerMetadata) {
   const named = jwksUri ?? (await namedIn(metadata))
   const target = named ?? `${url.replace(/\/+$/, '')}/.well-known/jwks.json`
   if (!URL.canParse(target)) throw new IssuerUnavailableError(`the issuer ${issuer} is no URL: set its jwksUri`)

@@ -30,12 +30,7 @@ const BEARER = /^Bearer +([A-Za-z0-9\-._~+/]+=*)$/i
 export function requireBearer(options: BearerOptions | ((c: Context) => BearerOptions)) {
   return createMiddleware<Authenticated>(async (c, next) => {
     const { verify, metadataUrl, scopes } = typeof options === 'function' ? options(c) : options
-    const challenge = (extra: Record<string, string> = {}) => {
-      const parameters = { resource_metadata: metadataUrl, scope: scopes.join(' '), ...extra }
-      return `Bearer ${Object.entries(parameters)
-        .map(([name, value]) => `${name}="${quotable(value)}"`)
-        .join(', ')}`
-    }
+    const challenge = (extra = {}) => toChallenge({ metadataUrl, scopes }, extra)
     const refuse = (status: 400 | 401, error: string, description: string) => {
       const body = { error, error_description: description }
       return c.json(body, status, { 'WWW-Authenticate': challenge(body) })
@@ -85,6 +80,17 @@ function readCredential(
 const hasTokenInQuery = (url: string): boolean => {
   const query = url.indexOf('?')
   return query >= 0 && new URLSearchParams(url.slice(query)).has('access_token')
+}
+
+/** A `WWW-Authenticate` header: where to get a token, with which scopes, and what is wrong with the one that came. */
+export function toChallenge(
+  { metadataUrl, scopes }: Pick<BearerOptions, 'metadataUrl' | 'scopes'>,
+  extra: Readonly<Record<string, string>> = {},
+): string {
+  const parameters = { resource_metadata: metadataUrl, scope: scopes.join(' '), ...extra }
+  return `Bearer ${Object.entries(parameters)
+    .map(([name, value]) => `${name}="${quotable(value)}"`)
+    .join(', ')}`
 }
 
 /** Only what a quoted-string of RFC 6750 may hold; a claim in an error may contain anything. */

@@ -1,4 +1,11 @@
-import { createLocalJWKSet, errors, type JSONWebKeySet, type JWTVerifyGetKey } from 'jose'
+import {
+  createLocalJWKSet,
+  errors,
+  type FlattenedJWSInput,
+  type JSONWebKeySet,
+  type JWSHeaderParameters,
+  type JWTVerifyGetKey,
+} from 'jose'
 import { LRUCache } from 'lru-cache'
 import type { IssuerConfig } from '../config/identity-config.js'
 import { messageOf } from '../errors/gateway-error.js'
@@ -80,40 +87,44 @@ export function openIssuerKeys(options: IssuerKeysOptions): JWTVerifyGetKey {
   /** Whether to look for a key that is not among those held. */
   function mayLook(name: string): boolean {
     for (const fetched of vain) if (now() - fetched.at >= MINUTE_MS) vain.delete(fetched)
-    return fetching !== undefined || (vain.size < MAX_VAIN_FETCHES && !unknown.has(name))
+    return !unknown.has(name) && (fetching !== undefined || vain.size < MAX_VAIN_FETCHES)
   }
 
-  function foundNothing(name: string): void {
-    unknown.set(name, true)
-    if (held) vain.add(held)
+  /** Looks for a key that is not among those held; one look is one fetch, however many wait for it. */
+  async function look(header: JWSHeaderParameters, token: FlattenedJWSInput) {
+    await refresh().catch(error => {
+      if (failed) vain.add(failed)
+      throw error
+    })
+    const found = await held?.find(header, token).catch(orNoMatch)
+    if (held && !found) vain.add(held)
+    return found
   }
 
   return async (header, token) => {
     const before = held
     const keys = await current()
+    const known = await keys?.find(header, token).catch(orNoMatch)
+    if (known) return known
     const name = `${header.alg} ${header.kid}`.slice(0, 200)
-    try {
-      if (keys) return await keys.find(header, token)
-    } catch (error) {
-      if (!(error instanceof errors.JWKSNoMatchingKey)) throw error
+    if (keys && keys !== before) {
+      vain.add(keys) // they have just been fetched for it
+      unknown.set(name, true)
     }
-    if (keys !== before)
-      foundNothing(name) // they have just been fetched for it
-    else if (mayLook(name)) {
-      await refresh().catch(error => {
-        if (failed) vain.add(failed)
-        throw error
-      })
-      const found = await held?.find(header, token).catch(error => {
-        if (error instanceof errors.JWKSNoMatchingKey) foundNothing(name)
-        throw error
-      })
+    // A fetch that is under way may have begun before the key was there.
+    for (let looks = fetching ? 2 : 1; looks > 0 && mayLook(name); looks--) {
+      const found = await look(header, token)
       if (found) return found
+      if (looks === 1) unknown.set(name, true)
     }
     // The last look was in vain for another reason: the key may be there.
     if (failed) throw failed.error
     throw new errors.JWKSNoMatchingKey()
   }
+}
+
+function orNoMatch(error: unknown): undefined {
+  if (!(error instanceof errors.JWKSNoMatchingKey)) throw error
 }
 
 /** The keys as they are now. Rejects with IssuerUnavailableError. */

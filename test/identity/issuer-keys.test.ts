@@ -110,6 +110,19 @@ describe('keys are kept', () => {
     expect(await verify(await issuer.sign({}))).toBe('user-1')
   })
 
+  test('and a fetch that began before the rotation does not stand for it', async () => {
+    const { verify } = await openKeys()
+    await verify(await issuer.sign({}))
+    const release = issuer.holdKeys()
+    const strange = verify(await issuer.sign({}, { signer: await issuer.createSigner() })).catch(error => error)
+    await expect.poll(() => issuer.keyFetches).toBe(2)
+    await issuer.rotate()
+    const rotated = verify(await issuer.sign({}))
+    release()
+    expect(await strange).toBeInstanceOf(errors.JWKSNoMatchingKey)
+    expect(await rotated).toBe('user-1')
+  })
+
   test('and renewed beside the calls when they are old, so that a withdrawn one goes', async () => {
     const { verify, clock } = await openKeys()
     const old = await issuer.sign({})

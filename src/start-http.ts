@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { createLocalJWKSet } from 'jose'
-import { LRUCache } from 'lru-cache'
-import { readPort, readResource } from './config/front-door.js'
+import { readIssuer, readPort, readResource, readScopes } from './config/front-door.js'
+import { type IssuerConfig, NO_IDENTITY } from './config/identity-config.js'
 import { stateDirectory } from './config/locate.js'
 import { announceRunning } from './config/running.js'
 import type { Env } from './config/variables.js'
@@ -17,15 +17,13 @@ import { createFailedLoginLog } from './http/failed-logins.js'
 import { FloodGuard } from './http/flood.js'
 import { isLoopbackHost } from './http/guards.js'
 import { listen } from './http/listen.js'
-import { LOCAL_AUDIENCE, openEmbeddedIssuer, statusAudience } from './identity/embedded-issuer.js'
-import { createTokenVerifier, type TokenVerifier } from './identity/token-verifier.js'
+import { openApiKeys } from './identity/api-keys.js'
+import { type Authentication, allIssuers, createAuthentication } from './identity/authentication.js'
+import { openEmbeddedIssuer, statusAudience } from './identity/embedded-issuer.js'
+import { createTokenVerifier } from './identity/token-verifier.js'
 import type { AuditLog } from './observability/audit-log.js'
 import type { Logger } from './observability/logger.js'
 import { version } from './version.js'
-
-/** Callers choose the names: there is no more room for them than this. */
-const MAX_VERIFIERS = 256
-const MAX_TOKENS_OF_ONE_SERVER = 256
 
 export interface HttpOptions {
   /** Default: `MCP_SERVER_HOST`, else 127.0.0.1. */
@@ -37,6 +35,8 @@ export interface HttpOptions {
 export interface HttpFront {
   /** Where MCP is served, as clients have to write it. */
   readonly url: string
+  /** The external issuers that tokens come from; without any it is the embedded one. */
+  readonly issuers: readonly string[]
   /** A token of the embedded issuer for this front. */
   issueToken(agent: string, ttlSeconds: number): Promise<string>
 }
@@ -72,7 +72,9 @@ export async function openHttpFront({
   const host = options.host ?? (env.MCP_SERVER_HOST || '127.0.0.1')
   const wantedPort = options.port ?? readPort(env.MCP_SERVER_PORT)
   const publicResource = readResource(env.MCP_RESOURCE_URI)
-  refuseOpenDoor(host, env, publicResource)
+  const identity = () => runtime.current.config.rules.identity
+  const issuers = allIssuers(readIssuer(env), identity() ?? NO_IDENTITY)
+  refuseOpenDoor(host, publicResource, issuers)
 
   const issuer = await openEmbeddedIssuer(store)
   const instance = `urn:agent-mcp-gateway:instance:${randomUUID()}`
@@ -85,33 +87,26 @@ export async function openHttpFront({
     },
     onAccepted: onAuthentication && (() => onAuthentication('ok')),
   }
+  let authentication: Authentication | undefined
   const front = await listen(host, wantedPort, port => {
     const resource = publicResource ?? new URL(`http://${bracketed(host)}:${port}/mcp`)
-    const main = publicResource ? [resource.href, instance] : [resource.href, LOCAL_AUDIENCE, instance]
-    const keys = createLocalJWKSet(issuer.jwks)
-    const verifiers = new LRUCache<string, TokenVerifier>({ max: MAX_VERIFIERS })
-    /** A token for all of the gateway is good at every door; one for a server's is good there only. */
-    const verifierFor = (server: string | undefined): TokenVerifier => {
-      const key = server ?? ''
-      const known = verifiers.get(key)
-      if (known) return known
-      const own = server === undefined ? [] : [new URL(`/servers/${encodeURIComponent(server)}/mcp`, resource).href]
-      const [first = resource.href, ...others] = [...own, ...main]
-      const { issuer: name, algorithms } = issuer
-      const created = createTokenVerifier({
-        issuer: name,
-        algorithms,
-        audiences: [first, ...others],
-        keys,
-        ...(server !== undefined && { maxCached: MAX_TOKENS_OF_ONE_SERVER }),
-      })
-      verifiers.set(key, created)
-      return created
-    }
+    authentication = createAuthentication({
+      resource: resource.href,
+      isLocal: publicResource === undefined,
+      isLoopback: isLoopbackHost(host),
+      embedded: issuer,
+      instance,
+      apiKeys: openApiKeys(store),
+      issuer: readIssuer(env),
+      audience: env.OAUTH_AUDIENCE || undefined,
+      logger,
+    })
+    authentication.configure(identity())
     const factory = new ServerFactory(mcp, ({ authInfo }) => principalIn(authInfo))
     return createHttpApp({
       resource,
-      verifierFor,
+      authentication,
+      scopes: readScopes(env),
       logger,
       serverInfo,
       watch,
@@ -132,15 +127,20 @@ export async function openHttpFront({
       isReady: () => !runtime.isDraining,
       status: {
         verifier: createTokenVerifier({
-          issuer: issuer.issuer,
-          algorithms: issuer.algorithms,
-          audiences: [statusAudience(instance)],
-          keys,
+          issuers: [
+            {
+              issuer: issuer.issuer,
+              algorithms: issuer.algorithms,
+              audiences: [statusAudience(instance)],
+              keys: createLocalJWKSet(issuer.jwks),
+            },
+          ],
         }),
         describe: () => ({ pid: process.pid, version, ...describeGateway(runtime) }),
       },
     })
   })
+  const stopWatching = runtime.onSwap(() => authentication?.configure(identity()))
   const url = publicResource?.href ?? `http://${bracketed(host)}:${front.port}/mcp`
   const withdraw = await announceRunning(stateDirectory(env), {
     pid: process.pid,
@@ -154,11 +154,13 @@ export async function openHttpFront({
   logger.info({ url, listening: `${bracketed(host)}:${front.port}` }, 'serving MCP over HTTP')
   return {
     url,
+    issuers: issuers.map(({ issuer }) => issuer),
     issueToken: (agent, ttlSeconds) => issuer.issue({ agent, ttlSeconds, audience: url }),
     get sessions() {
       return front.app.sessions
     },
     async close() {
+      stopWatching()
       await withdraw()
       await front.app.close()
       front.close()
@@ -167,17 +169,11 @@ export async function openHttpFront({
 }
 
 /** Beyond loopback, tokens come from an issuer that others can trust too, and the gateway has a name they are made out to. */
-function refuseOpenDoor(host: string, env: Env, publicResource: URL | undefined): void {
-  if (env.OAUTH_GATEWAY_URL || env.OAUTH_ISSUER || env.OAUTH_JWKS_URI) {
-    throw new GatewayError(
-      'CONFIG_INVALID',
-      'external issuers (OAUTH_GATEWAY_URL, OAUTH_ISSUER, OAUTH_JWKS_URI) are not available in this version yet: unset them to use the embedded issuer',
-    )
-  }
-  if (isLoopbackHost(host)) return
+function refuseOpenDoor(host: string, publicResource: URL | undefined, issuers: readonly IssuerConfig[]): void {
+  if (isLoopbackHost(host) || (publicResource && issuers.length > 0)) return
   const missing = [
     ...(publicResource ? [] : ['MCP_RESOURCE_URI (the public URL including /mcp)']),
-    'an external issuer (OAUTH_GATEWAY_URL)',
+    ...(issuers.length > 0 ? [] : ['an external issuer (OAUTH_GATEWAY_URL, or identity.issuers in the rules file)']),
   ]
   throw new GatewayError(
     'CONFIG_INVALID',

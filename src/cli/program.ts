@@ -147,7 +147,7 @@ function createProgram(done: (status: number) => void): Command {
     .argument('[file]', 'the log (default: GATEWAY_AUDIT_LOG, else audit.jsonl in the state directory)')
     .option('--json', 'as JSON')
     .action(async (file, flags) => done(await (await import('./audit.js')).verifyAudit(file, flags)))
-  const token = command('token', 'tokens of the embedded issuer')
+  const token = command('token', 'tokens: make them with the embedded issuer, look into any')
   token
     .command('issue')
     .description('print a token for an agent, alone on stdout')
@@ -157,8 +157,46 @@ function createProgram(done: (status: number) => void): Command {
     )
     .option('--scope <scopes>', 'scopes, separated by spaces', 'mcp')
     .action(async flags => done(await (await import('./token.js')).issueToken(flags)))
+  token
+    .command('inspect')
+    .description('check a token as the gateway would, and say what to change; it is sent nowhere (exit 0 good, 1 not)')
+    .argument('[token]', 'the token, or - for stdin (default), which keeps it out of the history of the shell')
+    .option('--config <file>', 'servers file')
+    .option('--rules <file>', 'rules file')
+    .option('--server <name>', 'for the endpoint of this server')
+    .option('--introspect', 'ask the issuer about a token that is no JWT')
+    .option('--json', 'as JSON')
+    .action(async (text, flags) => done(await (await import('./token-inspect.js')).inspectToken(text, flags)))
+  const key = command('key', 'API keys, for callers without OAuth')
+  key
+    .command('create')
+    .description('print a new key, alone on stdout, this once')
+    .requiredOption('--agent <name>', 'agent the key is for')
+    .addOption(
+      new Option('--expires <duration>', 'how long it is good: 12h, 30d (default: for ever)').argParser(toSeconds),
+    )
+    .option('--scope <scopes>', 'scopes, separated by spaces', 'mcp')
+    .action(async flags => done(await (await import('./key.js')).createKey(flags)))
+  key
+    .command('list')
+    .description('list the keys, without their secrets')
+    .option('--json', 'as JSON')
+    .action(async flags => done(await (await import('./key.js')).listKeys(flags)))
+  for (const [name, state, description] of KEY_CHANGES) {
+    key
+      .command(name)
+      .description(description)
+      .argument('<id>')
+      .action(async id => done(await (await import('./key.js')).changeKey(id, state)))
+  }
   return program
 }
+
+const KEY_CHANGES = [
+  ['disable', 'disabled', 'refuse a key until it is enabled again'],
+  ['enable', 'active', 'take a disabled key again'],
+  ['revoke', 'revoked', 'refuse a key for good'],
+] as const
 
 const HELP = `
 Files: .mcp.json (servers) and .mcp-gateway-rules.json (who may use what). "gateway init" writes both.

@@ -17,7 +17,9 @@ export async function serve({ host, port, quickstart, ...flags }: ServeFlags): P
   try {
     const stopped = firstSignal()
     const front = await gateway.serveHttp({ host, port })
-    if (quickstart !== undefined) {
+    if (quickstart !== undefined && front.issuers.length > 0) {
+      print(`Agent MCP Gateway is serving ${front.url}\n\nTokens come from ${front.issuers.join(' and ')}`)
+    } else if (quickstart !== undefined) {
       print(quickstartText(front.url, await front.issueToken(quickstart, QUICKSTART_TTL_SECONDS), quickstart))
     }
     const signal = await stopped

@@ -1,7 +1,9 @@
-import { readPort, readResource } from '../config/front-door.js'
+import { readIssuer, readPort, readResource } from '../config/front-door.js'
+import { NO_IDENTITY } from '../config/identity-config.js'
 import { loadConfig } from '../config/load.js'
 import { locateConfigFiles, stateDirectory } from '../config/locate.js'
 import { openCredentialStore } from '../credentials/store.js'
+import { allIssuers } from '../identity/authentication.js'
 import { LOCAL_AUDIENCE, openEmbeddedIssuer } from '../identity/embedded-issuer.js'
 import { compileRules, entriesFor } from '../rules/compile.js'
 import { print } from './output.js'
@@ -16,7 +18,12 @@ export interface TokenFlags {
 export async function issueToken({ agent, ttl, scope }: TokenFlags): Promise<number> {
   const { env } = process
   const warn = (message: string) => void process.stderr.write(`${message}\n`)
-  await warnAboutUnknownAgent(agent, warn)
+  const config = await warnAboutUnknownAgent(agent, warn)
+  const external = allIssuers(readIssuer(env), config?.rules.identity ?? NO_IDENTITY)
+  if (external.length > 0) {
+    const names = external.map(({ issuer }) => issuer).join(' and ')
+    warn(`warning: tokens come from ${names} here, and the gateway will refuse this one`)
+  }
   const issuer = await openEmbeddedIssuer(openCredentialStore({ directory: stateDirectory(env), env, warn }))
   // Without a public URL the gateway's address depends on where it happens to listen.
   const local = [`http://${env.MCP_SERVER_HOST || '127.0.0.1'}:${readPort(env.MCP_SERVER_PORT)}/mcp`, LOCAL_AUDIENCE]
@@ -25,12 +32,13 @@ export async function issueToken({ agent, ttl, scope }: TokenFlags): Promise<num
   return 0
 }
 
-/** A token for an agent that the rules do not know is legal, they may change; most likely it is a slip. */
-async function warnAboutUnknownAgent(agent: string, warn: (message: string) => void): Promise<void> {
+/** A credential for an agent that the rules do not know is legal, they may change; most likely it is a slip. */
+export async function warnAboutUnknownAgent(agent: string, warn: (message: string) => void) {
   const config = await Promise.resolve()
     .then(() => loadConfig(locateConfigFiles({ env: process.env, cwd: process.cwd() }), process.env))
     .catch(() => undefined)
   if (config && entriesFor(compileRules(config.rules, config.servers), agent).length === 0) {
-    warn(`warning: ${config.files.rules} has no agent "${agent}", calls with this token will be refused`)
+    warn(`warning: ${config.files.rules} has no agent "${agent}", calls as it will be refused`)
   }
+  return config
 }

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import { identitySecrets, NO_IDENTITY } from './identity-config.js'
 import { readJsonDocument } from './json-document.js'
 import { unknownInLimits } from './limits.js'
 import type { ConfigFiles } from './locate.js'
@@ -23,12 +24,13 @@ export async function loadConfig(files: ConfigFiles, env: Env): Promise<GatewayC
     readJsonDocument(files.servers),
     readJsonDocument(files.rules),
   ])
-  const { servers, secrets, problems } = parseServersFile(serversDocument, env)
-  const { rules, problems: rulesProblems } = parseRulesFile(rulesDocument)
+  const { servers, secrets: serverSecrets, problems } = parseServersFile(serversDocument, env)
+  const { rules, problems: rulesProblems } = parseRulesFile(rulesDocument, env)
   if (problems.length + rulesProblems.length > 0) {
     // An unset variable alone is no reason to refuse, but whoever mends the files wants to see everything.
     throw new ConfigError([...problems, ...rulesProblems, ...servers.flatMap(({ misconfigured }) => misconfigured)])
   }
+  const secrets = [...serverSecrets, ...identitySecrets(rules.identity ?? NO_IDENTITY)]
   const warnings = crossCheck(files, servers, rules)
   const fingerprint = createHash('sha256').update(JSON.stringify({ servers, rules })).digest('hex').slice(0, 16)
   return deepFreeze({ files, servers, rules, warnings, secrets, fingerprint })
@@ -67,6 +69,10 @@ function crossCheck(files: ConfigFiles, servers: readonly ServerConfig[], rules:
   }
   const agents = new Set(Object.keys(rules.agents))
   for (const { path, message } of unknownInLimits(rules.limits, { agents, servers: names })) warn(path, message)
+  for (const agent of Object.keys(rules.identity?.agents ?? {})) {
+    const isKnown = [...agents].some(known => agent === known || agent.startsWith(`${known}.`))
+    if (!isKnown) warn(['identity', 'agents', agent], `there is no agent "${agent}" whose rules would hold`)
+  }
   if (!rules.defaults.deny_on_missing_agent && !('default' in rules.agents)) {
     warn(['defaults', 'deny_on_missing_agent'], 'is false, but there is no agent "default" to fall back to')
   }

@@ -1,10 +1,12 @@
 import { z } from 'zod'
 import { isJsonObject } from '../json.js'
 import { parseArgumentPath, parseTemplate } from './condition-syntax.js'
+import { expandIdentity, Identity } from './identity-config.js'
 import type { JsonDocument } from './json-document.js'
 import { Limits } from './limits.js'
 import { formatPath, type Problem } from './problem.js'
 import { toProblems } from './schema.js'
+import type { Env } from './variables.js'
 
 const patterns = z.array(z.string().min(1))
 
@@ -73,6 +75,7 @@ const Scopes = z.record(
 
 const Rules = z.strictObject({
   $schema: z.string().optional(),
+  identity: Identity.optional(),
   agents: z
     .record(
       z
@@ -96,31 +99,23 @@ export type AccessPatterns = Readonly<z.infer<typeof Allow>>
 export type AgentRules = Readonly<z.infer<typeof Agent>>
 export type RulesConfig = Readonly<z.infer<typeof Rules>>
 
-// Part of the file format, but not in force in this version. To read them as if they were would grant what they forbid.
-const NOT_IN_FORCE = ['identity']
-
 export interface RulesFile {
   readonly rules: RulesConfig
   readonly problems: readonly Problem[]
 }
 
-export function parseRulesFile({ file, value, problems }: JsonDocument): RulesFile {
+export function parseRulesFile({ file, value, problems }: JsonDocument, env: Env = {}): RulesFile {
   const none = Rules.parse({})
   if (value === undefined) return { rules: none, problems }
   const found = [...problems]
-  const enforced = withoutUnenforced(value, (path, message) => found.push({ file, path: formatPath(path), message }))
-  const parsed = Rules.safeParse(enforced)
+  const report = (path: readonly PropertyKey[], message: string) =>
+    void found.push({ file, path: formatPath(path), message })
+  const parsed = Rules.safeParse(withIdentity(value, env, report))
   if (!parsed.success) found.push(...toProblems(file, parsed.error, Rules))
   return { rules: parsed.success && found.length === 0 ? parsed.data : none, problems: found }
 }
 
-/** Takes out, and reports by name, what this version cannot enforce. */
-function withoutUnenforced(value: unknown, report: (path: readonly PropertyKey[], message: string) => void): unknown {
-  if (!isJsonObject(value)) return value
-  const kept = Object.entries(value).filter(([key]) => {
-    const unenforced = NOT_IN_FORCE.includes(key)
-    if (unenforced) report([key], 'is not enforced by this version yet: remove it, nothing would be checked by it')
-    return !unenforced
-  })
-  return Object.fromEntries(kept)
+function withIdentity(value: unknown, env: Env, report: Parameters<typeof expandIdentity>[2]): unknown {
+  if (!isJsonObject(value) || value.identity === undefined) return value
+  return { ...value, identity: expandIdentity(value.identity, env, report) }
 }

@@ -18,7 +18,7 @@ export type Confirmation = 'asked' | 'accepted' | 'declined' | 'cancelled' | 'im
 /** A call in which a person may be asked. */
 interface AskingCall {
   readonly caller: {
-    readonly principal: { readonly id: string }
+    readonly principal: { readonly key: string }
     readonly era: 'legacy' | 'modern'
     readonly client?: { readonly capabilities: JsonObject; readonly ask?: unknown } | undefined
   }
@@ -136,7 +136,7 @@ function canBeAsked({ client, era }: AskingCall['caller']): boolean {
 
 const digestOf = ({ caller }: AskingCall, { agent, server, tool, args }: ConfirmedCall): string =>
   createHash('sha256')
-    .update(JSON.stringify([caller.principal.id, agent, server, tool, inOrder(args)]))
+    .update(JSON.stringify([caller.principal.key, agent, server, tool, inOrder(args)]))
     .digest('base64')
 
 // A person reads this: everything that is there is named, and nothing is longer than can be read.

@@ -320,5 +320,5 @@ function withClient(caller: Caller): Caller {
 /** What a request is about: only the same principal, asking the same again, may come back with the state it was given. */
 function bindingOf(entry: Entry, method: string, params: JsonObject, { principal }: Caller): readonly unknown[] {
   const digest = hash('sha256', JSON.stringify(inOrder(params)), 'base64')
-  return [principal.id, [...principal.agents].sort(), entry, method, digest]
+  return [principal.key, [...principal.agents].sort(), entry, method, digest]
 }

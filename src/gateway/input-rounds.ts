@@ -68,7 +68,7 @@ export class InputRounds {
       call.answer(inputResponses)
     } else {
       const retry = caller.retry && { inputResponses, ...(state && { requestState: state.backend }) }
-      call = new ParkedCall(caller.principal.id)
+      call = new ParkedCall(caller.principal.key)
       call.start({ ...caller, retry }, client, serve)
     }
     const round = await call.round(caller)

@@ -24,7 +24,7 @@ const Arguments = z.strictObject({
 export function keepFor(kept: KeptResults, call: GatewayCall, requested: string | undefined): Keep {
   const { agent = '', server = '', tool = '', caller } = call
   return result => {
-    const handle = kept.keep({ ...result, principal: caller.principal.id, agent, server, tool })
+    const handle = kept.keep({ ...result, principal: caller.principal.key, agent, server, tool })
     return handle === undefined ? undefined : { handle, ...(requested !== undefined && { agent_id: requested }) }
   }
 }
@@ -42,7 +42,7 @@ export function createReadResult(kept: KeptResults): GatewayTool {
     async run(call, args) {
       const { handle, offset = 0, limit, item, agent_id: requested } = parseArguments(Arguments, args)
       const agent = call.actAs(requested)
-      const result = kept.find(handle, { principal: call.caller.principal.id, agent })
+      const result = kept.find(handle, { principal: call.caller.principal.key, agent })
       if (!result || !mayStillRead(call, agent, result)) throw unknownHandle()
       if (item !== undefined) return readItem(result, item)
       const tokens = resultBudgetOf(call.snapshot.rules, agent, call.caller.principal) ?? PAGE_TOKENS

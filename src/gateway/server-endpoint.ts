@@ -187,7 +187,7 @@ export class ServerEndpoint implements Endpoint {
     if (call.snapshot.limits) await call.admit()
     const { sealed } = this.#options
     const { client: _client, onProgress, meta, retry } = call.caller
-    const binding = [call.caller.principal.id, call.agent, this.#server, method]
+    const binding = [call.caller.principal.key, call.agent, this.#server, method]
     const { cursor, ...params } = given
     const opened = cursor === undefined ? undefined : sealed.open(cursor, binding)
     if (cursor !== undefined && !opened) throw invalidParams('Invalid cursor')

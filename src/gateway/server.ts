@@ -243,7 +243,7 @@ export class RelayServer extends Server {
   /** For what is said to the client beside any request of its own. */
   #session(id: string): ClientSession {
     const peer = {
-      principal: this.#principal.id,
+      principal: this.#principal.key,
       capabilities: relayedCapabilities(this.getClientCapabilities()),
       takesLogs: 'server' in this.#options.entry,
       ask: (ask: BackendAsk) => asClient(ask, (request, options) => this.request(request, AS_IT_IS, options)),

@@ -166,7 +166,7 @@ export class GatewayCall {
     const { client, principal } = this.caller
     // A name that no agent can have.
     const byRole = () => ['roles', ...rolesOf(rules, principal).map(({ name }) => name)].join(' ')
-    return { agent: entry?.name ?? byRole(), principal: principal.id, client: client && this.#ownClient(client) }
+    return { agent: entry?.name ?? byRole(), principal: principal.key, client: client && this.#ownClient(client) }
   }
 
   /** The client as a backend may turn to it while this call is under way. */
@@ -176,7 +176,7 @@ export class GatewayCall {
     const { capabilities, logLevel, session, ask, tell } = client
     const takesLogs = logLevel !== undefined || (this.isOneToOne && session !== undefined)
     return {
-      principal: principal.id,
+      principal: principal.key,
       capabilities,
       logLevel,
       takesLogs,
@@ -208,7 +208,7 @@ export class GatewayCall {
     if (!features) return undefined
     // Nobody tells later that its roots have changed.
     const declared = features.roots ? { ...features, roots: {} } : features
-    return { key: JSON.stringify([this.caller.principal.id, declared]), capabilities: declared }
+    return { key: JSON.stringify([this.caller.principal.key, declared]), capabilities: declared }
   }
 }
 

@@ -2,8 +2,10 @@ import type { HttpBindings } from '@hono/node-server'
 import type { AuthInfo } from '@modelcontextprotocol/server'
 import type { Context } from 'hono'
 import { createMiddleware } from 'hono/factory'
+import { API_KEY_PREFIX } from '../identity/api-keys.js'
 import type { Principal } from '../identity/principal.js'
-import { InvalidTokenError, type TokenVerifier, type VerifiedToken } from '../identity/token-verifier.js'
+import { InvalidTokenError, IssuerUnavailableError } from '../identity/token-errors.js'
+import type { VerifiedToken } from '../identity/token-verifier.js'
 import type { FailedLogin } from './failed-logins.js'
 import { addressOf, type FloodGuard } from './flood.js'
 
@@ -16,8 +18,10 @@ export interface DoorWatch {
 }
 
 export interface BearerOptions {
-  /** Made only for those who bring a token. */
-  readonly verifier: () => TokenVerifier
+  /** Throws InvalidTokenError or IssuerUnavailableError. */
+  readonly verify: (credential: string) => Promise<VerifiedToken>
+  /** Whether a credential can be judged at once: for when there is no time to look at others. */
+  readonly knows?: (credential: string) => boolean
   /** Absolute URL of the protected-resource metadata document. */
   readonly metadataUrl: string
   readonly scopes: readonly string[]
@@ -36,18 +40,13 @@ export type Challenge = (extra?: Readonly<Record<string, string>>) => string
 const BEARER = /^Bearer +([A-Za-z0-9\-._~+/]+=*)$/i
 
 /**
- * Wants a bearer token on every request and method (RFC 6750, RFC 9728 section 5.1). Without credentials the challenge carries
- * no `error`; with bad ones it says what was got and what was wanted, never the token.
+ * Wants a bearer token, or an API key in its place, on every request and method (RFC 6750, RFC 9728 section 5.1). Without credentials
+ * the challenge carries no `error`; with bad ones it says what was got and what was wanted, never the token.
  */
 export function requireBearer(options: BearerOptions | ((c: Context) => BearerOptions)) {
   return createMiddleware<Authenticated>(async (c, next) => {
-    const { verifier, metadataUrl, scopes, watch } = typeof options === 'function' ? options(c) : options
-    const challenge: Challenge = (extra = {}) => {
-      const parameters = { resource_metadata: metadataUrl, scope: scopes.join(' '), ...extra }
-      return `Bearer ${Object.entries(parameters)
-        .map(([name, value]) => `${name}="${quotable(value)}"`)
-        .join(', ')}`
-    }
+    const { verify, knows, metadataUrl, scopes, watch } = typeof options === 'function' ? options(c) : options
+    const challenge: Challenge = extra => toChallenge({ metadataUrl, scopes }, extra)
     const refused = async (code: FailedLogin['code'], response: Response): Promise<Response> => {
       if (!watch) return response
       const address = addressOf(c.env.incoming.socket)
@@ -55,40 +54,34 @@ export function requireBearer(options: BearerOptions | ((c: Context) => BearerOp
       await watch.flood.failed(address)
       return response
     }
-    const header = c.req.header('authorization')
+    const refuse = (status: 400 | 401, error: 'invalid_request' | 'invalid_token', description: string) => {
+      const body = { error, error_description: description }
+      const response = c.json(body, status, { 'WWW-Authenticate': challenge(body) })
+      return refused(error === 'invalid_token' ? 'INVALID_TOKEN' : 'INVALID_REQUEST', response)
+    }
+    const found = readCredential(c)
     const closedForMs = watch?.flood.isActive ? watch.flood.closedFor(addressOf(c.env.incoming.socket)) : undefined
-    if (closedForMs !== undefined && !verifier().knows?.(BEARER.exec(header ?? '')?.[1] ?? '')) {
+    const isKnown = found !== undefined && 'credential' in found && knows?.(found.credential) === true
+    if (closedForMs !== undefined && !isKnown) {
       watch?.onFailure({ address: addressOf(c.env.incoming.socket), code: 'RATE_LIMITED' })
       const description = 'too many requests from this address have failed to authenticate'
       return c.json({ error: 'too_many_failures', error_description: description }, 429, {
         'Retry-After': String(Math.ceil(closedForMs / 1000)),
       })
     }
-    if (header === undefined || !/^bearer\b/i.test(header)) {
-      const response = c.json(
-        {
-          message:
-            'a bearer token is needed: send "Authorization: Bearer TOKEN" (gateway token issue --agent NAME makes one)',
-        },
-        401,
-        { 'WWW-Authenticate': challenge() },
-      )
-      return refused('NO_TOKEN', response)
-    }
-    const token = BEARER.exec(header)?.[1]
-    if (token === undefined) {
-      const description = 'the Authorization header is not one bearer token'
-      const response = c.json({ error: 'invalid_request', error_description: description }, 400, {
-        'WWW-Authenticate': challenge({ error: 'invalid_request', error_description: description }),
-      })
-      return refused('INVALID_REQUEST', response)
-    }
+    if (found === undefined)
+      return refused('NO_TOKEN', c.json({ message: HOW }, 401, { 'WWW-Authenticate': challenge() }))
+    if ('problem' in found) return refuse(400, 'invalid_request', found.problem)
+    if (found.isApiKey && !found.credential.startsWith(API_KEY_PREFIX))
+      return refuse(401, 'invalid_token', 'what X-API-Key holds is no API key of this gateway')
     try {
-      c.set('token', await verifier().verify(token))
+      c.set('token', await verify(found.credential))
     } catch (error) {
-      if (!(error instanceof InvalidTokenError)) throw error
-      const body = { error: 'invalid_token', error_description: error.description }
-      return refused('INVALID_TOKEN', c.json(body, 401, { 'WWW-Authenticate': challenge(body) }))
+      if (error instanceof InvalidTokenError) return refuse(401, 'invalid_token', error.description)
+      if (!(error instanceof IssuerUnavailableError)) throw error
+      // Whether the token is good cannot be said now: a client that is told 401 would throw it away.
+      const body = { error: 'temporarily_unavailable', error_description: UNAVAILABLE }
+      return c.json(body, 503, { 'Retry-After': String(error.retryAfterSeconds) })
     }
     watch?.onAccepted?.()
     c.set('challenge', challenge)
@@ -104,6 +97,44 @@ export function insufficientScope(
   const error = { error: 'insufficient_scope', error_description: `the token lacks the scope ${missing.join(' ')}` }
   const headers = { 'WWW-Authenticate': challenge({ ...error, scope: required.join(' ') }) }
   return Response.json({ ...error, required_scopes: required }, { status: 403, headers })
+}
+
+const HOW =
+  'a bearer token is needed: send "Authorization: Bearer TOKEN" (gateway token issue --agent NAME makes one, where no identity provider does), or an API key'
+const UNAVAILABLE = 'the issuer of the token cannot be reached to check it: try again in a moment'
+
+/** The one credential of a request; undefined when there is none, and a problem when it is not plain which one it is. */
+function readCredential(
+  c: Context<Authenticated>,
+): { readonly credential: string; readonly isApiKey?: boolean } | { readonly problem: string } | undefined {
+  const { headers, headersDistinct, url = '' } = c.env.incoming
+  if (hasTokenInQuery(url))
+    return { problem: 'a token in the URL ends up in logs: send it in the Authorization header' }
+  const { authorization = [], 'x-api-key': apiKeys = [] } = headersDistinct
+  if (authorization.length + apiKeys.length > 1) return { problem: 'the request carries more than one credential' }
+  const [apiKey] = apiKeys
+  if (apiKey !== undefined) return { credential: apiKey.trim(), isApiKey: true }
+  const header = headers.authorization
+  if (header === undefined || !/^bearer\b/i.test(header)) return undefined
+  const credential = BEARER.exec(header)?.[1]
+  return credential === undefined ? { problem: 'the Authorization header is not one bearer token' } : { credential }
+}
+
+/** RFC 6750, section 2.3, which MCP forbids. */
+const hasTokenInQuery = (url: string): boolean => {
+  const query = url.indexOf('?')
+  return query >= 0 && new URLSearchParams(url.slice(query)).has('access_token')
+}
+
+/** A `WWW-Authenticate` header: where to get a token, with which scopes, and what is wrong with the one that came. */
+export function toChallenge(
+  { metadataUrl, scopes }: Pick<BearerOptions, 'metadataUrl' | 'scopes'>,
+  extra: Readonly<Record<string, string>> = {},
+): string {
+  const parameters = { resource_metadata: metadataUrl, scope: scopes.join(' '), ...extra }
+  return `Bearer ${Object.entries(parameters)
+    .map(([name, value]) => `${name}="${quotable(value)}"`)
+    .join(', ')}`
 }
 
 /** Only what a quoted-string of RFC 6750 may hold; a claim in an error may contain anything. */

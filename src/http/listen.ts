@@ -3,6 +3,8 @@ import { type ServerType, serve } from '@hono/node-server'
 import { GatewayError } from '../errors/gateway-error.js'
 import type { HttpApp } from './app.js'
 
+const MAX_HEADER_BYTES = 256 * 1024
+
 export interface Listening {
   readonly port: number
   /** Stops listening and ends whatever is still open; calls under way have been waited for. */
@@ -22,6 +24,8 @@ export async function listen(
         fetch: (request, env) => app?.fetch(request, env) ?? new Response(null, { status: 503 }),
         hostname: host,
         port,
+        // Node's own limit of 16 KiB is less than some tokens; what is too long for a token is refused as that.
+        serverOptions: { maxHeaderSize: MAX_HEADER_BYTES },
       },
       () => resolve(starting),
     )

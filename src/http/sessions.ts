@@ -73,7 +73,7 @@ export class Sessions {
   /** Begins a session with an `initialize`. */
   async begin(asked: SessionRequest): Promise<Response> {
     const { request, entry, token } = asked
-    if (!this.#makeRoom(token.principal.id)) return tooMany()
+    if (!this.#makeRoom(token.principal.key)) return tooMany()
     const id = randomUUID()
     const transport = new WebStandardStreamableHTTPServerTransport({
       sessionIdGenerator: () => id,
@@ -161,7 +161,7 @@ export class Sessions {
   /** Ends the session that has been idle longest where there are too many; false when all of them are at work. */
   #makeRoom(principal: string): boolean {
     const all = [...this.#sessions.values()]
-    const own = all.filter(session => session.principal.id === principal)
+    const own = all.filter(session => session.principal.key === principal)
     const isFull = own.length >= this.#limits.perPrincipal
     if (!isFull && all.length < this.#limits.all) return true
     const [oldest] = (isFull ? own : all)
@@ -176,7 +176,7 @@ export class Sessions {
 
 /** The principal with what it may do, and the door: never the token, which is another one tomorrow. */
 const ownerOf = (entry: Entry, { principal }: VerifiedToken): string =>
-  JSON.stringify([principal.id, [...principal.agents].sort(), 'server' in entry ? entry.server : null])
+  JSON.stringify([principal.key, [...principal.agents].sort(), 'server' in entry ? entry.server : null])
 
 const refusal = (status: number, code: number, message: string, headers: Record<string, string> = {}): Response =>
   Response.json({ jsonrpc: '2.0', id: null, error: { code, message } }, { status, headers })

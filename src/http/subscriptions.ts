@@ -35,7 +35,7 @@ export class Subscriptions {
 
   async listen({ request, entry, token, parsedBody }: ListenRequest): Promise<Response> {
     const { principal } = token
-    const open = this.#open.get(principal.id) ?? new Set()
+    const open = this.#open.get(principal.key) ?? new Set()
     if (open.size >= MAX_PER_PRINCIPAL) {
       const error = { code: -32603, message: 'Subscription limit reached' }
       return Response.json({ jsonrpc: '2.0', id: parsedBody.id, error })
@@ -59,12 +59,12 @@ export class Subscriptions {
       isOver = true
       expiry.release()
       open.delete(end)
-      if (open.size === 0) this.#open.delete(principal.id)
+      if (open.size === 0) this.#open.delete(principal.key)
       await handler.close()
       await watching.then(stop => stop()).catch(() => {})
     }
     open.add(end)
-    this.#open.set(principal.id, open)
+    this.#open.set(principal.key, open)
     expiry.signal.addEventListener('abort', () => void end())
     await Promise.race([watching.catch(() => {}), wait(READY_MS, undefined, { ref: false })])
     try {

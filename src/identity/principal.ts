@@ -4,21 +4,35 @@ import { userInfo } from 'node:os'
 export interface Principal {
   /** For the audit line: the token's `sub`, or `local:USER`. */
   readonly id: string
+  /**
+   * What sessions, caches and limits are kept by: issuer, tenant, subject and client in one. A subject is a name only to the issuer
+   * that gave it, and two clients of one person are two.
+   */
+  readonly key: string
   /** Names and globs of the agents it may act as, descendants included; `any` is the local user who chose none. */
   readonly agents: readonly string[] | 'any'
-  /** Names of roles in the rules: it has theirs beside those of its agent. */
-  readonly roles?: readonly string[]
-  /** What conditions may ask for. */
-  readonly claims?: Readonly<Record<string, unknown>>
-  /** What its token is good for; the local user has no token, and needs none. */
-  readonly scopes?: readonly string[]
+  /** Roles that the rules (`identity.roles`) give to who has these claims: it has theirs beside those of its agent. */
+  readonly roles?: readonly string[] | undefined
+  /** What the token was granted; undefined for callers without a token, who need no scopes. */
+  readonly scopes?: readonly string[] | undefined
+  /** Everything the token says, for conditions of the rules. */
+  readonly claims?: Readonly<Record<string, unknown>> | undefined
   /** What people call it. */
-  readonly name?: string
+  readonly name?: string | undefined
+  readonly issuer?: string | undefined
+  readonly clientId?: string | undefined
+  readonly tenant?: string | undefined
   /** True for the person at this machine, whose browser is on it too. */
   readonly isLocal?: boolean | undefined
   /** The agent of a local user who names none (`GATEWAY_DEFAULT_AGENT`). */
   readonly fallbackAgent?: string | undefined
 }
+
+/** The key of a principal that an issuer vouches for. */
+export const principalKey = (
+  issuer: string,
+  { subject, client = '', tenant = '' }: { subject: string; client?: string | undefined; tenant?: string | undefined },
+): string => JSON.stringify([issuer, tenant, subject, client])
 
 /** The person at this machine, over stdio and from the command line. `--agent` pins the agent. */
 export function localPrincipal({
@@ -28,8 +42,10 @@ export function localPrincipal({
   pinnedAgent?: string | undefined
   fallbackAgent?: string | undefined
 }): Principal {
+  const id = `local:${userName()}`
   return {
-    id: `local:${userName()}`,
+    id,
+    key: id,
     agents: pinnedAgent === undefined ? 'any' : [pinnedAgent],
     fallbackAgent: fallbackAgent || undefined,
     isLocal: true,

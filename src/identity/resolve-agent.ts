@@ -33,7 +33,10 @@ function mayActAs({ agents }: Principal, agent: string): boolean {
 function onlyAgentOf(agents: readonly string[]): string {
   const [only, ...others] = agents
   if (only === undefined)
-    throw new GatewayError('INVALID_AGENT_ID', 'the token names no agent: it needs the claim "agent_id" or "agents"')
+    throw new GatewayError(
+      'INVALID_AGENT_ID',
+      'the token names no agent: it needs the claim "agent_id" or "agents", or claims that the rules give to one (identity.agents)',
+    )
   if (others.length > 0 || isGlob(only)) {
     throw new GatewayError(
       'INVALID_AGENT_ID',

@@ -1,19 +1,11 @@
 import { hash } from 'node:crypto'
-import { errors, type JWTPayload, type JWTVerifyGetKey, jwtVerify } from 'jose'
+import { decodeJwt, decodeProtectedHeader, errors, type JWTPayload, type JWTVerifyGetKey, jwtVerify } from 'jose'
 import { LRUCache } from 'lru-cache'
-import { isGlob } from '../rules/glob.js'
+import type { JsonObject } from '../json.js'
+import { type ClaimRules, missingClaim, principalOf } from './claims.js'
+import type { Introspect } from './introspection.js'
 import type { Principal } from './principal.js'
-
-/** A token that is not good here. `description` says what was got and what was wanted, and never contains the token. */
-export class InvalidTokenError extends Error {
-  override readonly name = 'InvalidTokenError'
-  readonly description: string
-
-  constructor(description: string, options: { cause?: unknown } = {}) {
-    super(description, options)
-    this.description = description
-  }
-}
+import { InvalidTokenError, IssuerUnavailableError } from './token-errors.js'
 
 export interface VerifiedToken {
   readonly principal: Principal
@@ -25,12 +17,22 @@ export interface VerifiedToken {
   readonly acceptedUntil: number
 }
 
-export interface TokenVerifierOptions {
+/** An issuer whose tokens are good here, as far as they are made out to this server. */
+export interface TrustedIssuer {
   readonly issuer: string
-  /** Any one of them is this server. The first is the one named in errors. */
+  /** Any one of them is the whole gateway. The first is the one named in errors. */
   readonly audiences: readonly [string, ...string[]]
   readonly algorithms: readonly string[]
   readonly keys: JWTVerifyGetKey
+  /** For tokens that only the issuer can read. */
+  readonly introspect?: Introspect | undefined
+  readonly claims?: ClaimRules | undefined
+  /** Good for its own audiences alone, at no door of one server; and nobody needs to know of it. */
+  readonly isInternal?: boolean | undefined
+}
+
+export interface TokenVerifierOptions {
+  readonly issuers: readonly TrustedIssuer[]
   readonly clockToleranceSeconds?: number
   /** How many good tokens are remembered. */
   readonly maxCached?: number
@@ -38,74 +40,197 @@ export interface TokenVerifierOptions {
 }
 
 export interface TokenVerifier {
-  /** Throws InvalidTokenError; anything else that is thrown is the issuer's failure, not the caller's. */
-  verify(token: string): Promise<VerifiedToken>
+  /**
+   * `door`: the URL of the endpoint of one server, if the token came to that. A token made out to it is good there, one for the whole
+   * gateway everywhere. Throws InvalidTokenError, or IssuerUnavailableError when that cannot be said now.
+   */
+  verify(token: string, door?: string): Promise<VerifiedToken>
   /** Whether a token was found good before: for when there is no time to look at others. */
-  knows?(token: string): boolean
+  knows(token: string): boolean
 }
 
-const MAX_TOKEN_LENGTH = 16 * 1024
+export const MAX_TOKEN_LENGTH = 32 * 1024
 const MAX_CACHED_TOKENS = 10_000
+const MAX_CACHED_CHARACTERS = 32 * 1024 * 1024
+// So long may a token go on whose key the issuer has withdrawn.
+const CHECKED_MS = 5 * 60_000
+export const NO_CLAIM_RULES: ClaimRules = { agents: {}, roles: {}, names: {} }
 
-/** Verifies JWT access tokens (RFC 9068, RFC 8725). A signature is checked once: good tokens are remembered by hash until they expire. */
+/** A token without a look at the door it came to. */
+interface CheckedToken extends VerifiedToken {
+  readonly issuer: TrustedIssuer
+  readonly audience: unknown
+}
+
+/** Verifies access tokens (RFC 9068, RFC 8725, RFC 7662). A signature is checked once: good tokens are remembered by hash for a while. */
 export function createTokenVerifier(options: TokenVerifierOptions): TokenVerifier {
-  const { clockToleranceSeconds = 60, now = Date.now, maxCached = MAX_CACHED_TOKENS } = options
-  const verified = new LRUCache<string, VerifiedToken>({ max: maxCached })
+  const { issuers, clockToleranceSeconds = 60, now = Date.now } = options
+  const context: Context = { issuers, clockTolerance: clockToleranceSeconds, now }
+  const checked = new LRUCache<string, CheckedToken>({
+    max: MAX_CACHED_TOKENS,
+    maxSize: MAX_CACHED_CHARACTERS,
+    ttl: CHECKED_MS,
+    ttlResolution: 0,
+    perf: { now },
+  })
+
+  async function check(token: string): Promise<CheckedToken> {
+    if (token.length > MAX_TOKEN_LENGTH)
+      throw new InvalidTokenError(`the token is longer than ${MAX_TOKEN_LENGTH} characters`)
+    const key = hash('sha256', token, 'base64')
+    const known = checked.get(key)
+    if (known) {
+      if (known.acceptedUntil > now() / 1000) return known
+      throw new InvalidTokenError(expired(known.expiresAt))
+    }
+    const iss = issuerIn(token)
+    if (iss === undefined) return checkOpaque(token, context) // its issuer has a cache of its own
+    const fresh = await checkJwt(token, iss, context)
+    checked.set(key, fresh, { size: token.length })
+    return fresh
+  }
 
   return {
-    knows: token => verified.has(hash('sha256', token, 'base64')),
-    async verify(token) {
-      if (token.length > MAX_TOKEN_LENGTH)
-        throw new InvalidTokenError(`the token is longer than ${MAX_TOKEN_LENGTH} characters`)
-      const key = hash('sha256', token, 'base64')
-      const known = verified.get(key)
-      if (known) {
-        if (known.acceptedUntil > now() / 1000) return known
-        verified.delete(key)
-        throw new InvalidTokenError(expired(known.expiresAt))
-      }
-      const payload = await checkedPayload(token, options, clockToleranceSeconds, now())
-      if (typeof payload.sub !== 'string' || payload.sub === '')
-        throw new InvalidTokenError('the claim "sub" is not a name')
-      const fresh = toVerifiedToken(payload, clockToleranceSeconds)
-      verified.set(key, fresh)
-      return fresh
+    knows: token => checked.has(hash('sha256', token, 'base64')),
+    async verify(token, door) {
+      const found = await check(token)
+      const problem = audienceProblem(found.audience, found.issuer, door)
+      // An internal issuer is none for other uses.
+      const { issuer, isInternal } = found.issuer
+      if (problem !== undefined) throw new InvalidTokenError(isInternal ? issuerProblem(issuer, issuers) : problem)
+      return found
     },
   }
 }
 
-async function checkedPayload(
-  token: string,
-  options: TokenVerifierOptions,
-  clockTolerance: number,
-  nowMs: number,
-): Promise<JWTPayload> {
+interface Context {
+  readonly issuers: readonly TrustedIssuer[]
+  readonly clockTolerance: number
+  readonly now: () => number
+}
+
+/** Who the token says has issued it, in a box of its own; undefined for what is no JWT, whatever it is then. */
+export function issuerIn(token: string): { readonly claim: unknown } | undefined {
   try {
-    const { payload } = await jwtVerify(token, options.keys, {
-      issuer: options.issuer,
-      audience: [...options.audiences],
-      algorithms: [...options.algorithms],
-      clockTolerance,
-      currentDate: new Date(nowMs),
-      requiredClaims: ['iss', 'aud', 'exp', 'sub'],
-    })
-    return payload
-  } catch (error) {
-    const description = describe(error, options)
-    if (description === undefined) throw error
-    throw new InvalidTokenError(description, { cause: error })
+    decodeProtectedHeader(token)
+    return { claim: decodeJwt(token).iss }
+  } catch {
+    return undefined
   }
 }
 
+async function checkJwt(token: string, { claim }: { claim: unknown }, context: Context): Promise<CheckedToken> {
+  const issuer = context.issuers.find(trusted => trusted.issuer === claim)
+  if (!issuer) throw new InvalidTokenError(issuerProblem(claim, context.issuers))
+  const { payload, protectedHeader } = await verified(token, issuer, context)
+  const type = protectedHeader.typ?.toLowerCase()
+  if (type !== undefined && !ACCESS_TOKENS.includes(type))
+    throw new InvalidTokenError(`the token is a ${inWords(protectedHeader.typ)}, not an access token`)
+  return toCheckedToken(payload, issuer, context)
+}
+
+/** RFC 9068, and what issuers write who do not follow it. Tokens of other kinds (RFC 8725, section 3.11) are for other uses. */
+const ACCESS_TOKENS = ['jwt', 'application/jwt', 'at+jwt', 'application/at+jwt']
+
+async function verified(token: string, issuer: TrustedIssuer, { clockTolerance, now }: Context) {
+  const checks = {
+    issuer: issuer.issuer,
+    algorithms: [...issuer.algorithms],
+    clockTolerance,
+    currentDate: new Date(now()),
+    requiredClaims: ['iss', 'aud', 'exp', 'sub'],
+  }
+  try {
+    return await withEachKey(issuer.keys, key => jwtVerify(token, key, checks))
+  } catch (error) {
+    const description = describe(error, issuer)
+    if (description !== undefined) throw new InvalidTokenError(description, { cause: error })
+    if (error instanceof IssuerUnavailableError) throw error
+    throw new IssuerUnavailableError(`the keys of ${issuer.issuer} cannot be used`, { cause: error })
+  }
+}
+
+/** A token that does not say which of several keys it was signed with is tried with each. */
+export async function withEachKey<T>(keys: JWTVerifyGetKey, verify: (key: JWTVerifyGetKey) => Promise<T>): Promise<T> {
+  try {
+    return await verify(keys)
+  } catch (error) {
+    if (!(error instanceof errors.JWKSMultipleMatchingKeys)) throw error
+    for await (const key of error) {
+      const found = await verify(async () => key).catch(orNotThisKey)
+      if (found) return found
+    }
+    throw new errors.JWSSignatureVerificationFailed()
+  }
+}
+
+function orNotThisKey(error: unknown): undefined {
+  if (!(error instanceof errors.JWSSignatureVerificationFailed)) throw error
+}
+
+async function checkOpaque(token: string, context: Context): Promise<CheckedToken> {
+  const asked = context.issuers.filter(({ introspect }) => introspect !== undefined)
+  if (asked.length === 0) throw new InvalidTokenError('the token is not a JWT')
+  let unavailable: unknown
+  for (const issuer of asked) {
+    try {
+      const claims = await issuer.introspect?.(token)
+      if (claims) return toCheckedToken(checkedIntrospection(claims, issuer, context), issuer, context)
+    } catch (error) {
+      if (!(error instanceof IssuerUnavailableError)) throw error
+      unavailable ??= error
+    }
+  }
+  if (unavailable !== undefined) throw unavailable
+  throw new InvalidTokenError('the token is not active: it has expired, was revoked, or is not one of this issuer')
+}
+
+/** The same checks as for a JWT. What RFC 7662 lets the issuer leave out is as the issuer is: its own, and for now. */
+function checkedIntrospection(claims: JsonObject, issuer: TrustedIssuer, { clockTolerance, now }: Context): JsonObject {
+  const seconds = now() / 1000
+  const { iss = issuer.issuer, aud, exp = Math.ceil(seconds) + 60, nbf, sub = claims.client_id } = claims
+  if (iss !== issuer.issuer) throw new InvalidTokenError(issuerProblem(iss, [issuer]))
+  if (aud === undefined) throw new InvalidTokenError('the claim "aud" is missing')
+  if (typeof exp !== 'number') throw new InvalidTokenError('the claim "exp" is not valid')
+  if (exp + clockTolerance <= seconds) throw new InvalidTokenError(expired(exp))
+  if (typeof nbf === 'number' && nbf - clockTolerance > seconds) throw new InvalidTokenError(notYet(nbf))
+  return { ...claims, iss, exp, sub }
+}
+
+function toCheckedToken(claims: JWTPayload & JsonObject, issuer: TrustedIssuer, context: Context): CheckedToken {
+  const { sub, iat, exp = 0, aud } = claims
+  const { claims: rules = NO_CLAIM_RULES } = issuer
+  if (typeof sub !== 'string' || sub === '') throw new InvalidTokenError('the claim "sub" is not a name')
+  if (typeof iat === 'number' && iat - context.clockTolerance > context.now() / 1000)
+    throw new InvalidTokenError(`the token was issued in the future, at ${toTime(iat)}`)
+  const missing = missingClaim(claims, rules)
+  if (missing !== undefined) throw new InvalidTokenError(`the claim "${missing}" is missing`)
+  const principal = principalOf(claims, { issuer: issuer.issuer, subject: sub }, rules)
+  const { clientId = '', scopes = [] } = principal
+  const acceptedUntil = exp + context.clockTolerance
+  return { principal, clientId, scopes, expiresAt: exp, acceptedUntil, issuer, audience: aud }
+}
+
+/** What is wrong with the audience, if anything is (RFC 8707: character by character). */
+export function audienceProblem(claim: unknown, issuer: TrustedIssuer, door?: string): string | undefined {
+  const wanted = door === undefined || issuer.isInternal ? issuer.audiences : [door, ...issuer.audiences]
+  const got = Array.isArray(claim) ? claim : [claim]
+  if (got.some(audience => wanted.includes(audience))) return undefined
+  return `audience mismatch: token has ${inWords(claim)}, this server is ${wanted[0]}`
+}
+
+export function issuerProblem(claim: unknown, issuers: readonly TrustedIssuer[]): string {
+  if (claim === undefined) return 'the claim "iss" is missing'
+  const trusted = issuers.filter(({ isInternal }) => !isInternal).map(({ issuer }) => issuer)
+  return `issuer mismatch: token has ${inWords(claim)}, this server trusts ${trusted.join(' and ') || 'no issuer'}`
+}
+
 /** In words a caller can act on; undefined for what is not the token's fault. */
-function describe(error: unknown, { issuer, audiences, algorithms }: TokenVerifierOptions): string | undefined {
+export function describe(error: unknown, { algorithms }: Pick<TrustedIssuer, 'algorithms'>): string | undefined {
   if (error instanceof errors.JWTExpired) return expired(error.payload.exp)
   if (error instanceof errors.JWTClaimValidationFailed) {
-    const got = error.payload[error.claim]
     if (error.reason === 'missing') return `the claim "${error.claim}" is missing`
-    if (error.claim === 'aud') return `audience mismatch: token has ${inWords(got)}, this server is ${audiences[0]}`
-    if (error.claim === 'iss') return `issuer mismatch: token has ${inWords(got)}, this server trusts ${issuer}`
-    if (error.claim === 'nbf') return `the token is not valid before ${inWords(toTime(got))}`
+    if (error.claim === 'nbf' && error.payload.nbf !== undefined) return notYet(error.payload.nbf)
     return `the claim "${error.claim}" is not valid`
   }
   if (error instanceof errors.JOSEAlgNotAllowed) return `the token is not signed with ${algorithms.join(' or ')}`
@@ -117,33 +242,14 @@ function describe(error: unknown, { issuer, audiences, algorithms }: TokenVerifi
   return undefined
 }
 
-const expired = (expiresAt: unknown): string => `the token expired at ${inWords(toTime(expiresAt))}`
+const expired = (expiresAt: unknown): string => `the token expired at ${toTime(expiresAt)}`
 
-const toTime = (seconds: unknown): string => {
+const notYet = (notBefore: unknown): string => `the token is not valid before ${toTime(notBefore)}`
+
+export const toTime = (seconds: unknown): string => {
   const date = new Date(Number(seconds) * 1000)
   return Number.isNaN(date.getTime()) ? 'an unknown time' : date.toISOString()
 }
 
-const inWords = (value: unknown): string => (typeof value === 'string' ? value : JSON.stringify(value)).slice(0, 200)
-
-function toVerifiedToken(payload: JWTPayload, clockToleranceSeconds: number): VerifiedToken {
-  const scope = payload.scope
-  const clientId = payload.client_id
-  const scopes = typeof scope === 'string' ? scope.split(' ').filter(part => part !== '') : []
-  return {
-    principal: { id: payload.sub ?? '', agents: agentsIn(payload), scopes },
-    clientId: typeof clientId === 'string' ? clientId : '',
-    scopes,
-    expiresAt: payload.exp ?? 0,
-    acceptedUntil: (payload.exp ?? 0) + clockToleranceSeconds,
-  }
-}
-
-/** The claims `agent_id` (a name; one with glob characters is none) and `agents` (names and globs). */
-function agentsIn(payload: JWTPayload): string[] {
-  const { agent_id: agent, agents } = payload
-  const listed = Array.isArray(agents) ? agents.filter(entry => typeof entry === 'string' && entry !== '') : []
-  return typeof agent === 'string' && agent !== '' && !isGlob(agent)
-    ? [agent, ...listed.filter(entry => entry !== agent)]
-    : listed
-}
+const inWords = (value: unknown): string =>
+  (typeof value === 'string' ? value : (JSON.stringify(value) ?? 'none')).slice(0, 200)

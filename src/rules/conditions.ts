@@ -16,9 +16,9 @@ import { compilePath, hasClimb, readingsOf, toText } from './path-pattern.js'
 /** What conditions may ask of whoever calls. */
 export interface Subject {
   readonly id: string
-  readonly name?: string
-  readonly roles?: readonly string[]
-  readonly claims?: Readonly<Record<string, unknown>>
+  readonly name?: string | undefined
+  readonly roles?: readonly string[] | undefined
+  readonly claims?: Readonly<Record<string, unknown>> | undefined
 }
 
 /** What is known of a call so far: first its names, then the tool's definition, then its arguments. */

@@ -9,6 +9,7 @@ import { desktopPath, pathIn } from '../../src/cli/doctor/programs.js'
 import type { Keychain, KeychainAnswer } from '../../src/credentials/keychain.js'
 import { openCredentialStore } from '../../src/credentials/store.js'
 import { openEmbeddedIssuer } from '../../src/identity/embedded-issuer.js'
+import { openIssuer } from '../fixtures/issuer.js'
 import { listen } from '../fixtures/servers.js'
 import { SELF_SIGNED } from './doctor-certificate.js'
 import { openPatient, RULES } from './doctor-patient.js'
@@ -274,6 +275,16 @@ describe('credentials', () => {
 })
 
 describe('issuer', () => {
+  test('an external one whose keys can be had, and one that is away', async () => {
+    await using there = await openIssuer()
+    await using away = await openIssuer({ isDown: true })
+    const patient = await openPatient({})
+    const at = async (issuer: string) =>
+      (await patient.examine({ env: { OAUTH_GATEWAY_URL: issuer } })).one('issuer', 'keys')
+    expect(await at(there.issuer)).toMatchObject({ status: 'ok', found: `of ${there.issuer} can be had` })
+    expect(await at(away.issuer)).toMatchObject({ status: 'failed', found: expect.stringContaining('cannot reach') })
+  })
+
   test('a gateway that runs already, and somebody else', async () => {
     await using http = await listen((incoming, response) =>
       response.writeHead(incoming.url === '/health' ? 200 : 404).end('OK'),

@@ -94,6 +94,7 @@ describe('warnings', () => {
     ],
     ['a server in another case', agent({ allow: { servers: ['Docs'] } }), 'agents.a.allow.servers[0]'],
     ['an empty allow list', agent({ allow: { servers: ['docs'], tools: { docs: [] } } }), 'agents.a.allow.tools.docs'],
+    ['claims for an agent that is not there', { identity: { agents: { gone: { sub: 'x' } } } }, 'identity.agents.gone'],
     ['a fallback that is not there', { defaults: { deny_on_missing_agent: false } }, 'defaults.deny_on_missing_agent'],
   ])('%s', async (_, written, path) => {
     expect((await load(servers, written)).warnings).toMatchObject([{ file: filesIn().rules, path }])
@@ -101,6 +102,7 @@ describe('warnings', () => {
 
   test.each<[what: string, rules: object]>([
     ['a glob that matches nothing now', agent({ allow: { servers: ['gone-*'] }, deny: { tools: { '*': ['x'] } } })],
+    ['claims for a role of an agent', { ...agent({}), identity: { agents: { 'a.b': { sub: 'x' } } } }],
     ['a budget for results', agent({ max_result_tokens: 1_000 })],
     ['an empty deny list', agent({ deny: { tools: { docs: [] } } })],
     ['a fallback that is there', { agents: { default: {} }, defaults: { deny_on_missing_agent: false } }],

@@ -97,7 +97,7 @@ test('INTERNAL hides its cause', async () => {
   const result = await front.callSmallTool(
     'list_servers',
     { agent_id: 'admin' },
-    { principal: { id: 'x', agents: 'any' }, era: 'modern' },
+    { principal: { id: 'x', key: 'x', agents: 'any' }, era: 'modern' },
   )
   expect(result).toMatchObject({ isError: true, structuredContent: { error: { code: 'INTERNAL' } } })
   expect(JSON.stringify(result)).not.toContain('a detail')

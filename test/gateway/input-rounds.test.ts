@@ -30,14 +30,14 @@ interface Asking {
 }
 
 const modern = (retry?: Caller['retry'], capabilities: JsonObject = ELICITS): Caller => ({
-  principal: { id: 'somebody', agents: ['a'] },
+  principal: { id: 'somebody', key: 'somebody', agents: ['a'] },
   era: 'modern',
   client: { capabilities, tell: () => {} },
   ...(retry && { retry }),
 })
 
 const legacy = (ask: (request: BackendAsk) => Promise<JsonObject>, signal?: AbortSignal): Caller => ({
-  principal: { id: 'somebody', agents: ['a'] },
+  principal: { id: 'somebody', key: 'somebody', agents: ['a'] },
   era: 'legacy',
   client: { capabilities: EVERYTHING, ask, tell: () => {} },
   ...(signal && { signal }),
@@ -308,7 +308,7 @@ describe('a client of 2025 and a backend of 2026', () => {
 
 test('a client that cannot be spoken to is served as it is', async () => {
   const { retries, serve } = forgetful([])
-  const caller: Caller = { principal: { id: 'somebody', agents: ['a'] }, era: 'legacy' }
+  const caller: Caller = { principal: { id: 'somebody', key: 'somebody', agents: ['a'] }, era: 'legacy' }
   expect(await new InputRounds(() => true).run(caller, binding, serve)).toEqual(DONE)
   expect(retries).toEqual([undefined])
 })

@@ -16,7 +16,7 @@ const MINUTE = 60_000
 
 const client: CallingClient = { capabilities: { elicitation: {} }, tell: () => {} }
 const callerOf = (extra: Partial<Caller> = {}): Caller => ({
-  principal: { id: 'somebody', agents: ['a'] },
+  principal: { id: 'somebody', key: 'somebody', agents: ['a'] },
   era: 'modern',
   client,
   ...extra,

@@ -24,7 +24,7 @@ const agents = {
 
 function callAs(principal: string, entries: Record<string, object> = agents): GatewayCall {
   const rules = compileRules({ agents: entries, defaults: { deny_on_missing_agent: true } }, [])
-  const caller = { principal: { id: principal, agents: 'any' }, era: 'modern' } as unknown as Caller
+  const caller = { principal: { id: principal, key: principal, agents: 'any' }, era: 'modern' } as unknown as Caller
   return new GatewayCall(caller, { rules, backends: new Map([['shop', {}]]) } as unknown as Snapshot)
 }
 

@@ -123,8 +123,23 @@ describe('the token', () => {
     },
   )
 
-  test('in the query does not count', async () => {
-    expect((await ask(`${front.url}?access_token=${token}`, { method: 'POST' })).status).toBe(401)
+  test.each([false, true])('in the query is malformed (with one in the header: %s)', async inHeader => {
+    const headers = inHeader ? { authorization: `Bearer ${token}` } : {}
+    const { status, json, text } = await ask(`${front.url}?access_token=${token}`, { method: 'POST', headers })
+    expect([status, json().error]).toEqual([400, 'invalid_request'])
+    expect(text).not.toContain(token)
+  })
+
+  test.each<[string, Record<string, string | string[]>]>([
+    ['two Authorization headers', { authorization: ['Basic YTpi', 'Bearer x'] }],
+    ['a token and an API key', { authorization: 'Bearer x', 'x-api-key': 'y' }],
+    ['two API keys', { 'x-api-key': ['x', 'y'] }],
+    ['two tokens in one', { authorization: 'Bearer a b' }],
+    ['no token after all', { authorization: 'Bearer' }],
+  ])('%s are malformed', async (_, headers) => {
+    const { status, headers: answered, json } = await ask(front.url, { method: 'POST', headers })
+    expect([status, json().error]).toEqual([400, 'invalid_request'])
+    expect(answered['www-authenticate']).toContain('error="invalid_request"')
   })
 
   test('for another audience is refused with both values', async () => {
@@ -158,7 +173,7 @@ describe('the token', () => {
         return `${head}.${createHmac('sha256', 'public').update(head).digest('base64url')}`
       },
     ],
-    ['of 100 KB is more than a header holds', () => 'a'.repeat(10_000)],
+    ['of 100 KB', () => `${token}${'a'.repeat(100_000)}`],
   ])('that is no good is refused and never echoed: %s', async (_, bad) => {
     const { status, headers, text } = await ask(front.url, mcpRequest('modern', bad(), 'tools/list', {}))
     expect(status).toBe(401)

@@ -134,7 +134,7 @@ test('the person at this machine needs none', async () => {
 })
 
 test('a call that gets past the door without its scopes is not made', async () => {
-  const principal = { id: 'u', agents: ['clerk'] }
+  const principal = { id: 'u', key: 'u', agents: ['clerk'] }
   const result = await opened.gateway.tools.call('execute_tool', execute('erase').arguments, {
     principal,
     era: 'modern',

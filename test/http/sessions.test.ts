@@ -364,7 +364,7 @@ describe('limits', () => {
     return { clock, sessions }
   }
   const tokenOf = (id: string): VerifiedToken => ({
-    principal: { id, agents: [id] },
+    principal: { id, key: id, agents: [id] },
     clientId: '',
     scopes: [],
     expiresAt: Date.now() / 1000 + 3600,

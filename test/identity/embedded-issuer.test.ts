@@ -5,7 +5,8 @@ import { createLocalJWKSet, decodeJwt, decodeProtectedHeader } from 'jose'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { openCredentialStore } from '../../src/credentials/store.js'
 import { openEmbeddedIssuer } from '../../src/identity/embedded-issuer.js'
-import { createTokenVerifier, InvalidTokenError } from '../../src/identity/token-verifier.js'
+import { InvalidTokenError } from '../../src/identity/token-errors.js'
+import { createTokenVerifier } from '../../src/identity/token-verifier.js'
 
 const AUDIENCE = 'http://127.0.0.1:8080/mcp'
 const request = { agent: 'developer', audience: AUDIENCE, ttlSeconds: 60 }
@@ -20,7 +21,8 @@ const openIssuer = () => openEmbeddedIssuer(openCredentialStore({ directory, env
 
 async function openVerifier(now = Date.now) {
   const { issuer, algorithms, jwks } = await openIssuer()
-  return createTokenVerifier({ issuer, algorithms, audiences: [AUDIENCE], keys: createLocalJWKSet(jwks), now })
+  const keys = createLocalJWKSet(jwks)
+  return createTokenVerifier({ issuers: [{ issuer, algorithms, audiences: [AUDIENCE], keys }], now })
 }
 
 test('its tokens pass the checks that every token has to pass', async () => {

@@ -53,7 +53,7 @@ describe('with a token', () => {
     [[], undefined, 'INVALID_AGENT_ID', 'a token without agents'],
     [[], 'team', 'INVALID_AGENT_ID', 'a token without agents names one'],
   ])('%j and agent_id %j: %s (%s)', (agents, requested, expected) => {
-    const principal: Principal = { id: 'sub', agents }
+    const principal: Principal = { id: 'sub', key: 'sub', agents }
     expect(outcome(known, principal, requested)).toBe(expected)
     // What is there for people without a token is nothing for people with one.
     const open = rulesOf([...known.agents.keys(), 'default'], false)

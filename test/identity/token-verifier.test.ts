@@ -2,11 +2,12 @@ import fc from 'fast-check'
 import { type CryptoKey, createLocalJWKSet, errors, exportJWK, exportSPKI, generateKeyPair, SignJWT } from 'jose'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { resolveAgent } from '../../src/identity/resolve-agent.js'
+import { InvalidTokenError, IssuerUnavailableError } from '../../src/identity/token-errors.js'
 import {
   createTokenVerifier,
-  InvalidTokenError,
   type TokenVerifier,
   type TokenVerifierOptions,
+  type TrustedIssuer,
 } from '../../src/identity/token-verifier.js'
 import { compileRules } from '../../src/rules/compile.js'
 
@@ -17,7 +18,7 @@ const MINUTE = 60
 
 let privateKey: CryptoKey
 let publicKey: CryptoKey
-let keys: TokenVerifierOptions['keys']
+let keys: TrustedIssuer['keys']
 let verifier: TokenVerifier
 
 beforeAll(async () => {
@@ -26,14 +27,15 @@ beforeAll(async () => {
   verifier = createVerifier()
 })
 
-const createVerifier = (options: Partial<TokenVerifierOptions> = {}) =>
+const createVerifier = ({
+  now = () => NOW * 1000,
+  clockToleranceSeconds = 60,
+  ...issuer
+}: Partial<TrustedIssuer & TokenVerifierOptions> = {}) =>
   createTokenVerifier({
-    issuer: ISSUER,
-    audiences: [AUDIENCE],
-    algorithms: ['ES256'],
-    keys,
-    now: () => NOW * 1000,
-    ...options,
+    issuers: [{ issuer: ISSUER, audiences: [AUDIENCE], algorithms: ['ES256'], keys, ...issuer }],
+    clockToleranceSeconds,
+    now,
   })
 
 const good = { iss: ISSUER, aud: AUDIENCE, sub: 'user-1', exp: NOW + 5 * MINUTE, agent_id: 'team' }
@@ -57,13 +59,32 @@ async function refusal(token: string, by: TokenVerifier = verifier): Promise<Inv
 describe('a good token', () => {
   test('says who is calling', async () => {
     const token = await sign({ ...good, client_id: 'cli', scope: 'mcp:read  mcp:write' })
-    expect(await verifier.verify(token)).toEqual({
-      principal: { id: 'user-1', agents: ['team'], scopes: ['mcp:read', 'mcp:write'] },
+    const scopes = ['mcp:read', 'mcp:write']
+    const principal = { id: 'user-1', agents: ['team'], roles: [], scopes, issuer: ISSUER, clientId: 'cli' }
+    expect(await verifier.verify(token)).toMatchObject({
+      principal: { ...principal, claims: { iss: ISSUER, agent_id: 'team' } },
       clientId: 'cli',
-      scopes: ['mcp:read', 'mcp:write'],
+      scopes,
       expiresAt: good.exp,
-      acceptedUntil: Number(good.exp) + 60,
+      acceptedUntil: good.exp + MINUTE,
     })
+  })
+
+  test('is one principal for each issuer, tenant, subject and client', async () => {
+    const names = { agentClaim: 'agent_id', tenantClaim: 'tid' }
+    const other = { issuer: 'https://other.example', audiences: [AUDIENCE], algorithms: ['ES256'], keys } as const
+    const both = createTokenVerifier({
+      issuers: [
+        { ...other, issuer: ISSUER, claims: { agents: {}, roles: {}, names } },
+        { ...other, claims: { agents: {}, roles: {}, names } },
+      ],
+      now: () => NOW * 1000,
+    })
+    const keyOf = async (claims: object) => (await both.verify(await sign({ ...good, ...claims }))).principal.key
+    const some = [{}, { iss: other.issuer }, { sub: 'user-2' }, { client_id: 'c' }, { azp: 'd' }, { tid: 't' }]
+    const found = await Promise.all(some.map(keyOf))
+    expect(new Set(found).size).toBe(some.length)
+    expect(await keyOf({ jti: 'another token', scope: 'x', exp: good.exp + 1 })).toBe(found[0])
   })
 
   test.each<[what: string, claims: Record<string, unknown>]>([
@@ -115,6 +136,9 @@ describe('a bad token', () => {
     ['iss as a list', { iss: [ISSUER] }],
     ['sub as a number', { sub: 42 }],
     ['an empty sub', { sub: '' }],
+    ['issued in five minutes', { iat: NOW + 5 * MINUTE }],
+    ['an audience with a slash more', { aud: `${AUDIENCE}/` }],
+    ['the id of a client for an audience', { aud: 'my-client' }],
   ])('%s', async (_, claims) => {
     await refusal(await sign({ ...good, ...claims }))
   })
@@ -234,5 +258,52 @@ test('any one of several audiences is this server', async () => {
 
 test('a failure of the issuer is not the token’s fault', async () => {
   const failing = createVerifier({ keys: () => Promise.reject(new errors.JWKSTimeout()) })
-  await expect(failing.verify(await sign(good))).rejects.toBeInstanceOf(errors.JWKSTimeout)
+  await expect(failing.verify(await sign(good))).rejects.toBeInstanceOf(IssuerUnavailableError)
+})
+
+describe('the door of one server', () => {
+  const door = 'https://gateway.example/servers/docs/mcp'
+
+  test('takes a token for it, and one for the whole gateway', async () => {
+    for (const aud of [door, AUDIENCE])
+      expect((await verifier.verify(await sign({ ...good, aud }), door)).principal.id).toBe('user-1')
+  })
+
+  test('a token for it is good there only, also when it was good there before', async () => {
+    const token = await sign({ ...good, aud: door })
+    await verifier.verify(token, door)
+    await expect(verifier.verify(token)).rejects.toThrow(
+      `audience mismatch: token has ${door}, this server is ${AUDIENCE}`,
+    )
+    await expect(verifier.verify(token, `${door}2`)).rejects.toThrow(`this server is ${door}2`)
+  })
+
+  test('an internal issuer opens none, and is not named', async () => {
+    const internal = createVerifier({ isInternal: true })
+    await expect(internal.verify(await sign({ ...good, aud: door }), door)).rejects.toThrow(InvalidTokenError)
+    await expect(internal.verify(await sign({ ...good, iss: 'x' }))).rejects.toThrow('this server trusts no issuer')
+  })
+})
+
+describe('a kind of token', () => {
+  const typed = (typ: string) => new SignJWT(good).setProtectedHeader({ alg: 'ES256', kid: 'k1', typ }).sign(privateKey)
+
+  test.each(['JWT', 'at+jwt', 'application/at+jwt', 'AT+JWT'])('that gives access: %s', async typ => {
+    expect((await verifier.verify(await typed(typ))).principal.id).toBe('user-1')
+  })
+
+  test.each(['dpop+jwt', 'logout+jwt', 'secevent+jwt', 'id_token'])('that is for something else: %s', async typ => {
+    expect((await refusal(await typed(typ))).description).toContain('not an access token')
+  })
+})
+
+test('of several keys that fit a token without a kid, the right one is found', async () => {
+  const pairs = await Promise.all([1, 2, 3].map(() => generateKeyPair('ES256', { extractable: true })))
+  const set = createLocalJWKSet({ keys: await Promise.all(pairs.map(pair => exportJWK(pair.publicKey))) })
+  const several = createVerifier({ keys: set })
+  for (const pair of pairs) {
+    const token = await new SignJWT(good).setProtectedHeader({ alg: 'ES256' }).sign(pair.privateKey)
+    expect((await several.verify(token)).principal.id).toBe('user-1')
+  }
+  await refusal(await new SignJWT(good).setProtectedHeader({ alg: 'ES256' }).sign(privateKey), several)
 })

@@ -56,7 +56,7 @@ describe('an agent has its own rules and those of the caller’s roles', () => {
 })
 
 test('an agent without an entry may act where a role of the caller is known', () => {
-  const principal: Principal = { id: 'u', agents: ['stranger'] }
+  const principal: Principal = { id: 'u', key: 'u', agents: ['stranger'] }
   expect(() => resolveAgent(rules, principal, undefined)).toThrow('do not know the agent "stranger"')
   expect(() => resolveAgent(rules, { ...principal, roles: ['unknown'] }, undefined)).toThrow('do not know')
   expect(resolveAgent(rules, { ...principal, roles: ['writer'] }, undefined)).toBe('stranger')

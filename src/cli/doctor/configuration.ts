@@ -1,4 +1,5 @@
 import { readFile, stat } from 'node:fs/promises'
+import type { IdentityConfig } from '../../config/identity-config.js'
 import { readJsonDocument } from '../../config/json-document.js'
 import { loadConfig } from '../../config/load.js'
 import { locateConfigFiles, locateServersFile } from '../../config/locate.js'
@@ -22,6 +23,8 @@ export interface Configuration {
   readonly isUsable: boolean
   readonly servers: readonly ServerConfig[]
   readonly secrets: readonly string[]
+  /** Of the rules file, if that can be read. */
+  readonly identity: IdentityConfig | undefined
 }
 
 export async function examineConfiguration(section: Section, wanted: FilesWanted): Promise<Configuration> {
@@ -33,7 +36,7 @@ export async function examineConfiguration(section: Section, wanted: FilesWanted
     for (const warning of warnings)
       section.warning('rules file', locationOf(warning), 'correct the rule, or configure what it names')
   }
-  return { isUsable, servers, secrets }
+  return { isUsable, servers, secrets, identity: rules.identity }
 }
 
 interface Read {
@@ -55,15 +58,18 @@ async function readServers(
   return { file, servers, secrets, problems: problems.length }
 }
 
-async function readRules(section: Section, { rules, env, cwd }: FilesWanted): Promise<Read> {
+async function readRules(
+  section: Section,
+  { rules, env, cwd }: FilesWanted,
+): Promise<Read & { readonly identity?: IdentityConfig | undefined }> {
   const check = 'rules file'
   // Whether there is a servers file has been said.
   const file = found(section, check, () => locateConfigFiles({ config: '.', rules, env, cwd }).rules)
   if (file === undefined) return { file, problems: 1 }
-  const parsed = parseRulesFile(await readJsonDocument(file))
+  const parsed = parseRulesFile(await readJsonDocument(file), env)
   for (const problem of parsed.problems) section.failed(check, locationOf(problem), 'mend it, then run: gateway check')
   if (parsed.problems.length === 0) section.ok(check, `${file}, ${Object.keys(parsed.rules.agents).length} agents`)
-  return { file, problems: parsed.problems.length }
+  return { file, problems: parsed.problems.length, identity: parsed.rules.identity }
 }
 
 const locationOf = ({ file, path, message }: Problem): string => `${file}${path === '' ? '' : `:${path}`}: ${message}`

@@ -32,9 +32,11 @@ export const KNOWN_VARIABLES: readonly string[] = [
   'MCP_RESOURCE_URI',
   'MCP_SERVER_HOST',
   'MCP_SERVER_PORT',
+  'OAUTH_AUDIENCE',
   'OAUTH_GATEWAY_URL',
   'OAUTH_ISSUER',
   'OAUTH_JWKS_URI',
+  'OAUTH_SCOPES',
 ]
 
 export interface Machine {

@@ -61,7 +61,9 @@ export async function openExamination(options: DoctorOptions): Promise<Examinati
       examining(about('network'), section => examineNetwork(section, env)),
       examining(files, section => examineState(section, state)),
       sealed.then(() => credentials),
-      examining(about('issuer'), async section => examineIssuer(section, env, await sealed)),
+      examining(about('issuer'), async section =>
+        examineIssuer(section, { env, state: await sealed, identity: configuration.identity }),
+      ),
       ...patients.map(({ section }) => section),
     ],
     async close() {

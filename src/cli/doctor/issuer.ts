@@ -1,10 +1,14 @@
 import { once } from 'node:events'
 import { createServer } from 'node:net'
 import { fetch } from 'undici'
-import { readPort, readResource } from '../../config/front-door.js'
+import { readIssuer, readPort, readResource } from '../../config/front-door.js'
+import { type IdentityConfig, type IssuerConfig, NO_IDENTITY } from '../../config/identity-config.js'
 import type { Env } from '../../config/variables.js'
 import { messageOf } from '../../errors/gateway-error.js'
 import { isLoopbackHost } from '../../http/guards.js'
+import { allIssuers } from '../../identity/authentication.js'
+import { fetchKeys } from '../../identity/issuer-keys.js'
+import { openIssuerMetadata } from '../../identity/issuer-metadata.js'
 import type { Section } from './section.js'
 import type { SealedState } from './state.js'
 
@@ -12,8 +16,19 @@ import type { SealedState } from './state.js'
 const ENTRY = 'embedded-issuer'
 const HEALTH_MS = 2_000
 
-/** What `gateway serve` needs: the key of its issuer, its public URL, and a port. */
-export async function examineIssuer(section: Section, env: Env, state: SealedState): Promise<void> {
+interface Wanted {
+  readonly env: Env
+  readonly state: SealedState
+  readonly identity: IdentityConfig | undefined
+}
+
+/** What `gateway serve` needs: the keys of those who issue its tokens, its public URL, and a port. */
+export async function examineIssuer(section: Section, { env, state, identity = NO_IDENTITY }: Wanted): Promise<void> {
+  let issuers: readonly IssuerConfig[] = []
+  await attempt(section, 'OAUTH_GATEWAY_URL', async () => {
+    issuers = allIssuers(readIssuer(env), identity)
+  })
+  await Promise.all(issuers.map(issuer => examineKeys(section, issuer)))
   if (state.damaged.includes(ENTRY)) {
     section.failed(
       'signing key',
@@ -30,18 +45,29 @@ export async function examineIssuer(section: Section, env: Env, state: SealedSta
       resource ? `${resource.origin}${resource.pathname}` : 'is not set: tokens are for this machine',
     )
   })
-  await attempt(section, 'address', () => examineAddress(section, env))
+  await attempt(section, 'address', () => examineAddress(section, env, issuers.length > 0))
+}
+
+async function examineKeys(section: Section, config: IssuerConfig): Promise<void> {
+  try {
+    await fetchKeys(config, openIssuerMetadata(config))
+    section.ok('keys', `of ${config.issuer} can be had`)
+  } catch (error) {
+    const advice =
+      'check OAUTH_GATEWAY_URL and OAUTH_JWKS_URI, or issuer and jwksUri in the rules file; until then tokens get 503'
+    section.failed('keys', `of ${config.issuer}: ${messageOf(error)}`, advice)
+  }
 }
 
 async function attempt(section: Section, check: string, examine: () => Promise<void>): Promise<void> {
   await examine().catch(error => section.failed(check, messageOf(error), 'correct or unset the variable'))
 }
 
-async function examineAddress(section: Section, env: Env): Promise<void> {
+async function examineAddress(section: Section, env: Env, hasIssuer: boolean): Promise<void> {
   const host = env.MCP_SERVER_HOST || '127.0.0.1'
   const port = readPort(env.MCP_SERVER_PORT)
   const address = `${host.includes(':') ? `[${host}]` : host}:${port}`
-  if (!isLoopbackHost(host) && !env.OAUTH_GATEWAY_URL && !env.OAUTH_ISSUER) {
+  if (!isLoopbackHost(host) && !hasIssuer) {
     section.warning(
       'reach',
       `${host} is beyond this machine`,

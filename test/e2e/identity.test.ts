@@ -1,0 +1,77 @@
+import { createInterface } from 'node:readline'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { type GatewayProcess, gateway, serveGateway, spawnGateway } from '../fixtures/cli.js'
+import { nodeServer, writeFiles } from '../fixtures/gateway.js'
+import { ask, mcpRequest } from '../fixtures/http.js'
+import { openIssuer, type TestIssuer } from '../fixtures/issuer.js'
+
+let issuer: TestIssuer
+let files: Awaited<ReturnType<typeof writeFiles>>
+let env: Record<string, string | undefined>
+let serving: GatewayProcess
+let url: string
+beforeAll(async () => {
+  issuer = await openIssuer({ path: '/realms/mcp' })
+  const identity = { agents: { team: { 'realm_access.roles': 'analyst' } } }
+  const rules = { agents: { team: { allow: { servers: ['*'] } } }, identity }
+  files = await writeFiles({ servers: { shop: nodeServer('shop.js') }, rules })
+  env = { ...files.env, OAUTH_GATEWAY_URL: issuer.issuer }
+  ;({ process: serving, url } = await serveGateway([], { cwd: files.directory, env }))
+})
+afterAll(async () => {
+  serving.kill()
+  await issuer.stop()
+  await files.close()
+})
+
+const run = (...args: string[]) => gateway(args, { cwd: files.directory, env })
+const execute = { name: 'execute_tool', arguments: { server: 'shop', tool: 'query', args: { sql: 'select 1' } } }
+const call = (token: string) => ask(url, mcpRequest('modern', token, 'tools/call', execute))
+
+describe('a gateway with an external issuer', () => {
+  test('takes its tokens, and does what the rules give to their claims', async () => {
+    const analyst = await issuer.sign({ aud: url, realm_access: { roles: ['analyst'] } })
+    const { status, json } = await call(analyst)
+    expect([status, json().result?.isError ?? false]).toEqual([200, false])
+    expect((await run('token', 'inspect', analyst)).status).toBe(0)
+
+    const nobody = await call(await issuer.sign({ aud: url }))
+    expect(nobody.json().result?.structuredContent).toMatchObject({ error: { code: 'INVALID_AGENT_ID' } })
+    const lines = await files.auditLines()
+    expect(lines.map(({ principal, agent }) => [principal, agent])).toContainEqual(['user-1', 'team'])
+  })
+
+  test('takes API keys of another process until they are revoked', async () => {
+    const key = (await run('key', 'create', '--agent', 'team')).stdout.trim()
+    expect((await call(key)).status).toBe(200)
+    expect((await run('key', 'revoke', key.split('_')[1] ?? '')).status).toBe(0)
+    expect((await call(key)).status).toBe(401)
+  })
+
+  test('refuses tokens of its own, but for `gateway status` and `gateway connect`', async () => {
+    const issued = await run('token', 'issue', '--agent', 'team')
+    expect(issued.stderr).toContain(issuer.issuer)
+    const refused = await call(issued.stdout.trim())
+    expect([refused.status, refused.json().error_description]).toEqual([401, expect.stringMatching(/^issuer mismatch/)])
+
+    expect(JSON.parse((await run('status', '--json')).stdout).servers).toMatchObject([{ name: 'shop', state: 'ready' }])
+
+    const connected = spawnGateway(['connect', '--agent', 'team'], { cwd: files.directory, env })
+    const answers = createInterface({ input: connected.stdout })[Symbol.asyncIterator]()
+    const ask = async (id: number, method: string, params: object) => {
+      connected.stdin.write(`${JSON.stringify({ jsonrpc: '2.0', id, method, params })}\n`)
+      return JSON.parse((await answers.next()).value)
+    }
+    const clientInfo = { name: 'test', version: '1' }
+    await ask(1, 'initialize', { protocolVersion: '2025-06-18', capabilities: {}, clientInfo })
+    expect((await ask(2, 'tools/call', execute)).result.isError ?? false).toBe(false)
+    connected.kill()
+  })
+
+  test('says nowhere what a token is', async () => {
+    const token = await issuer.sign({ aud: 'x', realm_access: { roles: ['analyst'] } })
+    await call(token)
+    expect(serving.output.stderr).not.toContain(token)
+    expect(JSON.stringify(await files.auditLines())).not.toContain(token)
+  })
+})

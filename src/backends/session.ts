@@ -122,7 +122,7 @@ export class Session {
   /** Concurrent first callers share one connect. While cooling down, fails at once with the last failure. */
   async #connectedNow(): Promise<Connection> {
     if (this.#connection) return this.#connection
-    if (this.#closing.signal.aborted) throw new GatewayError('SHUTTING_DOWN', 'the gateway is shutting down')
+    if (this.#closing.signal.aborted) throw closed()
     if (!this.#connecting) await this.#options.supervision.admit()
     if (this.#connection) return this.#connection
     this.#connecting ??= this.#connect().finally(() => {
@@ -270,7 +270,7 @@ export class Session {
       this.#changes++ // a new process may offer other tools
       if (this.#closing.signal.aborted) {
         await connection.close()
-        throw new GatewayError('SHUTTING_DOWN', 'the gateway is shutting down')
+        throw closed()
       }
       this.#connection = connection
       logger.info({ server: config.name, era: connection.era, pid: connection.pid }, 'backend connected')
@@ -283,6 +283,8 @@ export class Session {
       }
       return connection
     } catch (error) {
+      // Given up by us: that says nothing about the server, and is no news to its other sessions.
+      if (this.#closing.signal.aborted) throw closed()
       // The server itself is well; only its login could not be renewed at this moment.
       if (isLoginKept(error)) throw this.#options.explain(error)
       // Whatever is wrong with what it says, a server that cannot be connected is not available.
@@ -368,6 +370,8 @@ export class Session {
     }
   }
 }
+
+const closed = () => new GatewayError('SHUTTING_DOWN', 'the connection is being closed')
 
 /**
  * Failures that say the connection is no good, although it looked established (the era was known from before, say). A login with

@@ -143,7 +143,7 @@ test('interrupted, it leaves no process behind', async () => {
   )
   child.kill('SIGINT')
   expect(await ended).toEqual([1, null])
-  expect(isAlive(pid)).toBe(false)
+  await expect.poll(() => isAlive(pid), { timeout: 10_000 }).toBe(false)
 })
 
 describe('how it is written', () => {

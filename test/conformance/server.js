@@ -58,6 +58,10 @@ const CROSSED = {
       'sep-2322-elicitation-incomplete':
         'it wants the key "user_name" in inputRequests: a server of 2025 sends its questions as requests, which have no such names, so the gateway makes the keys up',
     },
+    'input-required-result-ignore-extra-params': {
+      'sep-2322-ignore-unexpected-params':
+        'it answers "user_name" before it was asked anything: a server of 2025 cannot be told an answer ahead of its question, so the gateway ignores it with the others, and asks',
+    },
   },
 }
 

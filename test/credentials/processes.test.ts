@@ -57,7 +57,8 @@ test('killed at any moment of 500 saves, it keeps a file that parses and what it
   const writer = `
     let count = 0
     while (count < 500) {
-      const written = await store.update('count', current => ({ issuer: '', resource: '', value: (current?.value ?? 0) + 1 }))
+      const next = current => ({ issuer: '', resource: '', value: Math.min((current?.value ?? 0) + 1, 500) })
+      const written = await store.update('count', next)
       print(count = written.value)
     }`
   await state.open(env).update('other', () => ({ ...names, value: 'x'.repeat(10_000) }))

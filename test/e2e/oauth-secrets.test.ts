@@ -41,11 +41,12 @@ test.concurrent('no token, code, verifier or secret is anywhere but where it bel
   hear(front.process.output)
 
   const state = join(world.directory, 'state')
-  const files = await readdir(state)
-  expect(files).toEqual(expect.arrayContaining(['audit.jsonl', 'credentials.json']))
-  for (const name of files) {
-    expect([name, (await stat(join(state, name))).mode & 0o777]).toEqual([name, 0o600])
-    seen.push(await readFile(join(state, name), 'utf8'))
+  const entries = await readdir(state, { recursive: true, withFileTypes: true })
+  expect(entries.map(({ name }) => name)).toEqual(expect.arrayContaining(['audit.jsonl', 'credentials.json']))
+  for (const entry of entries) {
+    const path = join(entry.parentPath, entry.name)
+    expect([path, (await stat(path)).mode & 0o777]).toEqual([path, entry.isDirectory() ? 0o700 : 0o600])
+    if (entry.isFile()) seen.push(await readFile(path, 'utf8'))
   }
   expect((await stat(state)).mode & 0o777).toBe(0o700)
 

@@ -2,7 +2,7 @@ import { execFile } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import { type GatewayProcess, gateway, serveGateway } from '../fixtures/cli.js'
 import { writeFiles } from '../fixtures/gateway.js'
 
@@ -64,7 +64,13 @@ test('prints the JSON for clients, with the same token', async () => {
 })
 
 test('of the example servers two work, one is misconfigured, and the remote one does not stop them', async () => {
-  const { stdout } = await gateway(['status', '--json', ...example], { cwd: root, env })
+  // The gateway that runs would say how it is, and it has not used all of them.
+  const other = await writeFiles({ servers: {}, rules: {} })
+  onTestFinished(() => other.close())
+  const { stdout } = await gateway(['status', '--json', ...example], {
+    cwd: root,
+    env: { ...env, ...other.env, npm_config_offline: 'true' },
+  })
   const { servers } = JSON.parse(stdout)
   expect(servers).toMatchObject([
     { name: 'everything', state: 'ready', tools: expect.any(Number) },

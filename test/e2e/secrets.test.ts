@@ -68,7 +68,9 @@ test('no secret is in any log, audit line or answer, at trace level', async () =
   await expect.poll(() => server.exitCode, { timeout: 15_000 }).toBe(0)
 
   const state = join(files.directory, 'state')
-  const onDisk = await Promise.all((await readdir(state)).map(name => readFile(join(state, name), 'utf8')))
+  const entries = await readdir(state, { recursive: true, withFileTypes: true })
+  const written = entries.filter(entry => entry.isFile())
+  const onDisk = await Promise.all(written.map(({ parentPath, name }) => readFile(join(parentPath, name), 'utf8')))
   const logs = server.output.stderr + server.output.stdout + onDisk.join('')
   expect(answers.join('')).toContain('[redacted]') // the leaky server's words did pass by
   expect(logs).toContain('backend cannot be connected')

@@ -1,10 +1,10 @@
-import { createServer } from 'node:net'
 import type { AddressInfo } from 'node:net'
+import { createServer } from 'node:net'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { type Directory, openDirectory } from '../fixtures/backend.js'
-import { openSharedGateway, end, type Served, type SharedGateway } from '../fixtures/shared-gateway.js'
 import { ask } from '../fixtures/http.js'
 import { stdioServer } from '../fixtures/servers.js'
+import { end, openSharedGateway, type Served, type SharedGateway } from '../fixtures/shared-gateway.js'
 import { isRunning, release, worker } from '../fixtures/worker.js'
 
 interface Status {

@@ -1,6 +1,6 @@
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdir, mkdtemp, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { promisify } from 'node:util'
@@ -24,7 +24,9 @@ beforeAll(async () => {
     findNode(): Promise<string>
   }
   node = await suite.findNode()
-  directory = await mkdtemp(join(ROOT, 'node_modules', '.cache', 'process-one-'))
+  const cache = join(ROOT, 'node_modules', '.cache')
+  await mkdir(cache, { recursive: true })
+  directory = await mkdtemp(join(cache, 'process-one-'))
   main = join(directory, 'dist', 'main.js')
   const compiler = join(ROOT, 'node_modules', 'typescript', 'bin', 'tsc')
   const options = ['-p', join(ROOT, 'tsconfig.build.json'), '--outDir', join(directory, 'dist')]

@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { join } from 'node:path'
 import type { Readable } from 'node:stream'
 import { StringDecoder } from 'node:string_decoder'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import spawn from 'cross-spawn'
 import type { StdioServerConfig } from '../config/servers-file.js'
 import type { Env } from '../config/variables.js'
@@ -91,7 +92,8 @@ export async function startServerProcess(config: StdioServerConfig, own: Env): P
       // Node closes the stdin of a child that has ended: whoever has inherited it cannot be spoken to.
       const isBackground = code === 0 && pid !== undefined && signalGroup(pid, 0)
       const how = signal === null ? `exited with status ${code}` : `was ended by ${signal}`
-      await within(hungUp(child), LAST_WORDS_MS)
+      // Time alone is not enough when this process had none: what is in the pipes is read after the timers.
+      if (!(await within(hungUp(child), LAST_WORDS_MS))) await nextTurn()
       resolve(isBackground ? `${how} and left others running, but a server has to stay in the foreground` : how)
     })
     child.once('error', error => resolve(error.message))

@@ -301,9 +301,13 @@ export class Session {
   #fail(error: unknown, connection?: Connection): GatewayError {
     const { era, supervision, explain } = this.#options
     if (connection && this.#connection !== connection) return supervision.failure ?? explain(unavailable(error))
-    if (connection) this.#drop(connection)
     era.forget()
-    return supervision.onFailure(error)
+    const failure = supervision.onFailure(error)
+    if (connection) {
+      this.#drop(connection)
+      this.#restart() // its own end is not heard of any more
+    }
+    return failure
   }
 
   #onChange(change: BackendChange): void {

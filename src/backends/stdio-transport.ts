@@ -78,6 +78,9 @@ export class StdioTransport implements Transport {
   }
 
   async send(message: JSONRPCMessage): Promise<void> {
+    const isNotification = !('id' in message)
+    // A process that has just ended: how it did comes in a moment, once its last words have been read.
+    if (isNotification && !this.#closed && this.#process?.child.stdin?.writable === false) return
     this.#write(message)
   }
 

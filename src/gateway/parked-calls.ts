@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto'
+import { setTimeout as wait } from 'node:timers/promises'
 import { LRUCache } from 'lru-cache'
 import { type BackendAsk, type ClientPeer, ClientRefusal, type RawResult } from '../backends/call.js'
 import type { JsonObject } from '../json.js'
@@ -8,6 +9,8 @@ import type { Caller, GatewayCall } from './tool.js'
 export const PARKED_MS = 10 * 60_000
 const MAX_PARKED_PER_PRINCIPAL = 32
 const MAX_PARKED = 1_024
+// What a backend asks in one breath is asked in one round, although it comes message by message.
+const BREATH_MS = 25
 const METHOD_NOT_FOUND = -32601
 
 /** The requests of a backend that a client has to answer before its call goes on. */
@@ -107,8 +110,7 @@ export class ParkedCall {
         this.#onAsk = resolve
       })
     }
-    // What a backend asks in one breath is asked in one round.
-    await new Promise<void>(resolve => setImmediate(resolve))
+    await wait(BREATH_MS)
     return undefined
   }
 

@@ -116,6 +116,20 @@ describe('a server that crashes', () => {
     expect(directory.lines('starts')).toHaveLength(2)
   })
 
+  test('is started again also when a call finds out before anybody else', async () => {
+    await using directory = await openDirectory()
+    await using server = openBackend(worker({ startsFile: directory.file('starts') }))
+    const { pid } = await server.ask<Who>('who')
+    const crashing = failureOf(server.call('crash', { heir: true }))
+    // Reaped, and so known to have ended; what it has said last is still waited for.
+    await vi.waitFor(() => expect(() => process.kill(pid, 0)).toThrow('ESRCH'), { interval: 1 })
+    const failure = await failureOf(server.call('who'))
+    expect(failure).toMatchObject({ code: 'SERVER_UNAVAILABLE' })
+    expect((await crashing).code).toBe('OUTCOME_UNKNOWN')
+    await expect.poll(() => directory.lines('starts'), { timeout: 5_000 }).toHaveLength(2)
+    await expect.poll(() => server.backend.status()).toMatchObject({ state: 'ready' })
+  })
+
   test('takes down its call alone, with its last words; the next one succeeds', async () => {
     await using server = openBackend(worker())
     await server.call('who')

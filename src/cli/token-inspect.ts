@@ -83,7 +83,7 @@ async function optionsOf({ env, config, store, apiKeys, rules, server }: Scene):
     isLocal: publicResource === undefined,
     isLoopback: isLoopbackHost(host),
     embedded: await openEmbeddedIssuer(store),
-    instance: running?.audience ?? '',
+    instance: running?.audience ?? resource,
     apiKeys,
     issuer: readIssuer(env),
     audience: env.OAUTH_AUDIENCE || undefined,

@@ -8,7 +8,8 @@ type Kind = keyof LimitsConfig
 
 /** What a call counts for. Of an agent, the entries of the rules that stand above it: names below are for the caller to make up. */
 export interface Subjects {
-  readonly principal: string
+  /** Limits are written for an id; what is counted is the principal's own, whoever else has that id at another issuer. */
+  readonly principal: { readonly id: string; readonly key: string }
   readonly agents: readonly string[]
   readonly server?: string | undefined
   readonly tool?: string | undefined
@@ -101,16 +102,18 @@ export class Admission {
     const entered: string[] = []
     const counted: string[] = []
     try {
-      for (const { key, limit } of wanted) {
+      for (const each of wanted) {
+        const { key, limit } = each
         if (limit.concurrent === undefined) continue
-        if (!store.enter(key, limit.concurrent)) throw tooMany(key, limit)
+        if (!store.enter(key, limit.concurrent)) throw tooMany(each)
         entered.push(key)
       }
-      for (const { key, limit } of wanted) {
+      for (const each of wanted) {
+        const { key, limit } = each
         if (limit.requestsPerMinute === undefined) continue
         const { count, resetsInMs } = await store.minutes.add(key)
         counted.push(key)
-        if (count > limit.requestsPerMinute) throw tooOften(key, limit, resetsInMs)
+        if (count > limit.requestsPerMinute) throw tooOften(each, resetsInMs)
       }
     } catch (error) {
       for (const key of entered) store.leave(key)
@@ -144,18 +147,22 @@ export class Admission {
 }
 
 interface Applying {
+  /** What is counted under it. */
   readonly key: string
+  /** The same for people. */
+  readonly what: string
   readonly limit: Limit
 }
 
 /** Each has its own count, also where one pattern stands for many. */
 function* applying(kinds: Limits['kinds'], { principal, agents, server, tool }: Subjects): Generator<Applying> {
-  yield* oneOf('principal', kinds.principals, principal)
+  yield* oneOf('principal', kinds.principals, principal.id, principal.key)
   const [nearest, ...above] = agents
   if (nearest !== undefined) yield* oneOf('agent', kinds.agents, nearest)
   for (const name of above) {
     const limit = kinds.agents.exact.get(name)
-    if (limit) yield { key: `agent ${name}`, limit }
+    const key = `agent ${name}`
+    if (limit) yield { key, what: key, limit }
   }
   if (server === undefined) return
   yield* oneOf('server', kinds.servers, server)
@@ -163,16 +170,16 @@ function* applying(kinds: Limits['kinds'], { principal, agents, server, tool }: 
 }
 
 /** The name itself comes before patterns, and the pattern that is written first before the others. */
-function* oneOf(kind: string, { exact, globs }: KindOfLimits, name: string): Generator<Applying> {
+function* oneOf(kind: string, { exact, globs }: KindOfLimits, name: string, key = name): Generator<Applying> {
   const limit = exact.get(name) ?? globs.find(({ matches }) => matches(name))?.limit
-  if (limit) yield { key: `${kind} ${name}`, limit }
+  if (limit) yield { key: `${kind} ${key}`, what: `${kind} ${name}`, limit }
 }
 
-const tooOften = (key: string, { requestsPerMinute, rule }: Limit, resetsInMs: number): GatewayError =>
-  limited(`the ${key} may make ${requestsPerMinute} requests a minute (${rule})`, Math.ceil(resetsInMs), rule)
+const tooOften = ({ what, limit: { requestsPerMinute, rule } }: Applying, resetsInMs: number): GatewayError =>
+  limited(`the ${what} may make ${requestsPerMinute} requests a minute (${rule})`, Math.ceil(resetsInMs), rule)
 
-const tooMany = (key: string, { concurrent, rule }: Limit): GatewayError =>
-  limited(`the ${key} may have ${concurrent} calls under way at a time (${rule})`, BUSY_RETRY_MS, rule)
+const tooMany = ({ what, limit: { concurrent, rule } }: Applying): GatewayError =>
+  limited(`the ${what} may have ${concurrent} calls under way at a time (${rule})`, BUSY_RETRY_MS, rule)
 
 const limited = (what: string, retryAfterMs: number, rule: string): GatewayError =>
   new GatewayError('RATE_LIMITED', `${what}: try again in ${Math.ceil(retryAfterMs / 1000)} s`, {

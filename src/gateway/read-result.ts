@@ -51,12 +51,12 @@ export function createReadResult(kept: KeptResults): GatewayTool {
   }
 }
 
-/** What the rules no longer let an agent call, it no longer reads. */
+/** What the rules no longer let an agent call, or its token is not good for, it no longer reads. */
 function mayStillRead(call: GatewayCall, agent: string, { server, tool }: KeptResult): boolean {
   if (call.onlyServer !== undefined && call.onlyServer !== server) return false
   call.server = server
   call.tool = tool
-  return call.decide(agent, server, tool)
+  return call.decide(agent, server, tool) && call.lackingScopes(server, [tool]) === undefined
 }
 
 /** Unknown, expired and somebody else's read the same. */

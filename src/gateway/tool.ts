@@ -116,7 +116,7 @@ export class GatewayCall {
   async admit(): Promise<void> {
     const agents = entriesFor(this.snapshot.rules, this.agent ?? '').map(({ name }) => name)
     const { server, tool, caller } = this
-    await this.#admission?.admit({ principal: caller.principal.id, agents, server, tool })
+    await this.#admission?.admit({ principal: caller.principal, agents, server, tool })
   }
 
   /** It is over: what it held of the limits is free again. */

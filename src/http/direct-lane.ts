@@ -69,7 +69,7 @@ function isPlainModern(meta: JsonObject, name: string, headers: IncomingHttpHead
 
 /** A client of 2025 accepts both kinds of answer, names a version it has or none, and has no session with us. */
 function isPlainLegacy(headers: IncomingHttpHeaders): boolean {
-  const accept = headers['accept'] ?? ''
+  const accept = headers.accept ?? ''
   return (
     accept.includes('application/json') &&
     accept.includes('text/event-stream') &&

@@ -25,6 +25,7 @@ export function principalOf(
     roles: namesThatHold(rules.roles, claims),
     scopes: scopesIn(claims),
     claims,
+    name: textAt(claims, 'preferred_username') ?? textAt(claims, 'username'),
     issuer,
     clientId,
     tenant,

@@ -17,7 +17,7 @@ export interface Principal {
   readonly scopes?: readonly string[] | undefined
   /** Everything the token says, for conditions of the rules. */
   readonly claims?: Readonly<Record<string, unknown>> | undefined
-  /** What people call it. */
+  /** What people call it: `preferred_username` (OpenID Connect), `username` (RFC 7662), or who is logged in at this machine. */
   readonly name?: string | undefined
   readonly issuer?: string | undefined
   readonly clientId?: string | undefined
@@ -42,20 +42,22 @@ export function localPrincipal({
   pinnedAgent?: string | undefined
   fallbackAgent?: string | undefined
 }): Principal {
-  const id = `local:${userName()}`
+  const name = userName()
+  const id = `local:${name ?? 'unknown'}`
   return {
     id,
     key: id,
+    name,
     agents: pinnedAgent === undefined ? 'any' : [pinnedAgent],
     fallbackAgent: fallbackAgent || undefined,
     isLocal: true,
   }
 }
 
-function userName(): string {
+function userName(): string | undefined {
   try {
     return userInfo().username
   } catch {
-    return 'unknown' // a container may run under a uid without a passwd entry
+    return undefined // a container may run under a uid without a passwd entry
   }
 }

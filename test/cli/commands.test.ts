@@ -154,6 +154,7 @@ describe('explain', () => {
         },
         roles: { writer: { allow: { servers: ['shop'], tools: { shop: [{ tool: 'note', when: { text: home } }] } } } },
         scopes: { 'shop/drop_*': ['mcp:shop:admin'], 'gone/*': ['x'] },
+        identity: { roles: { writer: { 'realm_access.roles': 'author' } } },
       }
       await writeFile(file, JSON.stringify(conditional))
     })
@@ -200,6 +201,15 @@ describe('explain', () => {
         { decision: 'deny' },
       ])
       expect(await explain('note')).toMatchObject([1, { decision: 'deny' }])
+    })
+
+    test('--claims give the roles that a token with them has', async () => {
+      const asked = (author: string) => {
+        const claims = { preferred_username: 'ann', realm_access: { roles: [author] } }
+        return explain('note', '--args', '{"text":"/home/ann/x"}', '--claims', JSON.stringify(claims))
+      }
+      expect(await asked('author')).toMatchObject([0, { rule: 'roles.writer.allow.tools.shop[0] ("note")' }])
+      expect(await asked('reader')).toMatchObject([1, { decision: 'deny' }])
     })
 
     test.each([

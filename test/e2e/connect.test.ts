@@ -108,6 +108,15 @@ describe('many clients of one gateway', () => {
     expect(await running()).toHaveLength(1)
   })
 
+  test('the person at this machine needs no scopes', async () => {
+    await open({ ...RULES, scopes: { 'worker/*': ['mcp:worker'] } })
+    const served = await shared.serve()
+    const client = await connect(MODERN, shared.connectDoor())
+    expect((await who(client)).structuredContent).toMatchObject({ pid: expect.any(Number) })
+    const { status } = await shared.call(served, 'default', 'execute_tool', { server: 'worker', tool: 'who', args: {} })
+    expect(status).toBe(403)
+  })
+
   test('--spawn takes the one that is running', async () => {
     await open()
     const { url } = await shared.serve()

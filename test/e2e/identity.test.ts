@@ -12,8 +12,12 @@ let serving: GatewayProcess
 let url: string
 beforeAll(async () => {
   issuer = await openIssuer({ path: '/realms/mcp' })
-  const identity = { agents: { team: { 'realm_access.roles': 'analyst' } } }
-  const rules = { agents: { team: { allow: { servers: ['*'] } } }, identity }
+  const identity = { agents: { team: { 'realm_access.roles': 'analyst' }, person: { groups: 'people' } } }
+  const own = { tool: 'query', when: { sql: 'select * from ${principal.name}' } }
+  const rules = {
+    agents: { team: { allow: { servers: ['*'] } }, person: { allow: { servers: ['shop'], tools: { shop: [own] } } } },
+    identity,
+  }
   files = await writeFiles({ servers: { shop: nodeServer('shop.js') }, rules })
   env = { ...files.env, OAUTH_GATEWAY_URL: issuer.issuer }
   ;({ process: serving, url } = await serveGateway([], { cwd: files.directory, env }))
@@ -25,8 +29,12 @@ afterAll(async () => {
 })
 
 const run = (...args: string[]) => gateway(args, { cwd: files.directory, env })
-const execute = { name: 'execute_tool', arguments: { server: 'shop', tool: 'query', args: { sql: 'select 1' } } }
-const call = (token: string) => ask(url, mcpRequest('modern', token, 'tools/call', execute))
+const query = (sql: string) => ({
+  name: 'execute_tool',
+  arguments: { server: 'shop', tool: 'query', args: { sql } },
+})
+const execute = query('select 1')
+const call = (token: string, params = execute) => ask(url, mcpRequest('modern', token, 'tools/call', params))
 
 describe('a gateway with an external issuer', () => {
   test('takes its tokens, and does what the rules give to their claims', async () => {
@@ -39,6 +47,18 @@ describe('a gateway with an external issuer', () => {
     expect(nobody.json().result?.structuredContent).toMatchObject({ error: { code: 'INVALID_AGENT_ID' } })
     const lines = await files.auditLines()
     expect(lines.map(({ principal, agent }) => [principal, agent])).toContainEqual(['user-1', 'team'])
+  })
+
+  test('conditions see what its tokens say about the caller', async () => {
+    const ann = await issuer.sign({ aud: url, groups: ['people'], preferred_username: 'ann' })
+    const outcome = async (sql: string) => {
+      const { result } = (await call(ann, query(sql))).json()
+      return result?.isError ? result.structuredContent : 'OK'
+    }
+    expect(await outcome('select * from ann')).toBe('OK')
+    expect(await outcome('select * from bob')).toMatchObject({
+      error: { code: 'DENIED_BY_POLICY', arguments: ['sql'] },
+    })
   })
 
   test('takes API keys of another process until they are revoked', async () => {

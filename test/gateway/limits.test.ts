@@ -208,6 +208,8 @@ describe('over HTTP', () => {
     ])
     // Another token of hers is still hers.
     expect(await call(await token({ agents: ['reader'], sub: 'alice' }))).toBe(LIMITED)
+    // With another client she is another principal, as she would be with another issuer.
+    expect(await call(await token({ agents: ['reader'], sub: 'alice', clientId: 'other' }))).toBe('OK')
     expect(await call(await token({ agents: ['reader'], sub: 'bob' }))).toBe('OK')
     const vip = await token({ agents: ['reader'], sub: 'vip' })
     for (let round = 0; round < 5; round++) expect(await call(vip)).toBe('OK')

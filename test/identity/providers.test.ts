@@ -46,6 +46,7 @@ describe('claims as they come from', () => {
     expect(of(token)).toMatchObject({
       agents: ['analyst', 'builder'],
       roles: ['trusted'],
+      name: 'ann',
       clientId: 'claude-code',
       scopes: ['openid', 'email', 'mcp'],
     })
@@ -71,6 +72,7 @@ describe('claims as they come from', () => {
     const principal = of(token, { tenantClaim: 'tid' })
     expect(principal).toMatchObject({
       agents: ['operator', 'scoped'],
+      name: 'ann@acme.example',
       clientId: token.azp,
       scopes: ['gateway.use', 'gateway.read'],
       tenant: tid,

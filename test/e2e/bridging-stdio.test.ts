@@ -56,7 +56,7 @@ describe.each(matrix)('$client, over stdio, in front of $server', ({ line, serve
     const call = async (steps: number) => {
       const news: number[] = []
       const onProgress = ({ progress }: Progress) => news.push(progress)
-      await client.callTool('progress', { steps, everyMs: 10 }, { onProgress })
+      await client.callTool('progress', { steps, everyMs: 50 }, { onProgress })
       return news
     }
     const [two, four] = await Promise.all([call(2), call(4)])
@@ -158,7 +158,7 @@ describe.each(CLIENTS)('$name over stdio, with the small tools', line => {
     const onProgress = ({ progress }: Progress) => news.push(progress)
     const call = (tool: string, args: Record<string, unknown>) =>
       client.callTool('execute_tool', { server, tool, args }, { onProgress })
-    await call('progress', { steps: 2, everyMs: 10 })
+    await call('progress', { steps: 2, everyMs: 100 })
     expect(news[0]).toBe(1)
     expect((await call('ask', { rounds: [[form('1')], [sample, roots]] })).structuredContent).toMatchObject({
       answers: [[{ action: 'accept' }], [{ model: 'm-1' }, { roots: [{ uri: 'file:///work' }] }]],

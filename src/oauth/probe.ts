@@ -20,8 +20,7 @@ export async function probe(config: HttpServerConfig, token?: string): Promise<P
   const { name, url, transport } = config
   const headers = { ...config.headers, ...(token !== undefined && { authorization: `Bearer ${token}` }) }
   const signal = AbortSignal.timeout(TIMEOUT_MS)
-  const init = transport === 'sse' ? { headers: { ...headers, accept: 'text/event-stream' } } : discoverRequest(headers)
-  const response = await fetch(url, { ...init, redirect: 'manual', signal }).catch(error => {
+  const response = await fetch(url, { ...firstRequest(transport, headers), signal }).catch(error => {
     const reason = messageOf(error.cause ?? error)
     throw new GatewayError('SERVER_UNAVAILABLE', `the server "${name}" cannot be reached: ${reason}`, { cause: error })
   })
@@ -29,6 +28,12 @@ export async function probe(config: HttpServerConfig, token?: string): Promise<P
   const challenge = await parseChallenge(response.headers.get('www-authenticate') ?? undefined)
   return { wantsLogin: response.status === 401, challenge }
 }
+
+/** What the gateway itself asks first, the way the transport wants it; redirects are answers. */
+export const firstRequest = (transport: HttpServerConfig['transport'], headers: Readonly<Record<string, string>>) => ({
+  redirect: 'manual' as const,
+  ...(transport === 'sse' ? { headers: { ...headers, accept: 'text/event-stream' } } : discoverRequest(headers)),
+})
 
 const discoverRequest = (headers: Readonly<Record<string, string>>) => ({
   method: 'POST',

@@ -5,9 +5,8 @@ import { connect as connectTls, type TLSSocket } from 'node:tls'
 import { fetch } from 'undici'
 import type { HttpServerConfig } from '../../config/servers-file.js'
 import { messageOf } from '../../errors/gateway-error.js'
+import { firstRequest } from '../../oauth/probe.js'
 import type { Section } from './section.js'
-
-const PROTOCOL_VERSION = '2026-07-28'
 
 /** How long one server may keep the doctor waiting. */
 export interface Limit {
@@ -130,8 +129,7 @@ function explain(error: unknown, where: string): { readonly found: string; reado
  * Asks what the gateway itself asks first, with the configured headers and without a login. Rejects when there is no answer.
  */
 export async function askOnce({ url, transport, headers }: HttpServerConfig, { signal }: Limit): Promise<HttpAnswer> {
-  const init = transport === 'sse' ? { headers: { ...headers, accept: 'text/event-stream' } } : discoverRequest(headers)
-  const response = await fetch(url, { ...init, redirect: 'manual', signal })
+  const response = await fetch(url, { ...firstRequest(transport, headers), signal })
   await response.body?.cancel().catch(() => {})
   const header = (name: string) => response.headers.get(name) ?? undefined
   return {
@@ -141,25 +139,3 @@ export async function askOnce({ url, transport, headers }: HttpServerConfig, { s
     location: header('location'),
   }
 }
-
-const discoverRequest = (headers: Readonly<Record<string, string>>) => ({
-  method: 'POST',
-  headers: {
-    ...headers,
-    'content-type': 'application/json',
-    accept: 'application/json, text/event-stream',
-    'mcp-protocol-version': PROTOCOL_VERSION,
-    'mcp-method': 'server/discover',
-  },
-  body: JSON.stringify({
-    jsonrpc: '2.0',
-    id: 1,
-    method: 'server/discover',
-    params: {
-      _meta: {
-        'io.modelcontextprotocol/protocolVersion': PROTOCOL_VERSION,
-        'io.modelcontextprotocol/clientCapabilities': {},
-      },
-    },
-  }),
-})

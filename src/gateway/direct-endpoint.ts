@@ -117,7 +117,7 @@ export class DirectEndpoint implements Endpoint {
   async target(call: GatewayCall, name: string, args: unknown): Promise<CallTarget | undefined> {
     if (this.#options.small.has(name)) return this.#options.small.target(call, name, args)
     const found = await findDirectTool(call, call.actAs(undefined), name)
-    return found && { server: found.server, tools: [found.tool] }
+    return found && { operation: 'tools/call', server: found.server, tools: [found.tool] }
   }
 
   async visibleTools(call: GatewayCall): Promise<readonly Tool[]> {

@@ -85,7 +85,7 @@ export class DiscoverEndpoint implements Endpoint {
   async target(call: GatewayCall, name: string, args: unknown): Promise<CallTarget | undefined> {
     if (name !== executeTool.definition.name) return undefined
     const { server, names, agentId } = wantedCall(call, args)
-    return { server, tools: names, agentId }
+    return { operation: name, server, tools: names, agentId }
   }
 
   /** No parameter of theirs travels as a header. */

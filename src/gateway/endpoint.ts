@@ -23,6 +23,8 @@ export interface WatchFilter {
 
 /** The tool of a server that a call is for, under the names it may be meant by. */
 export interface CallTarget {
+  /** What the call is in the audit log. */
+  readonly operation: string
   readonly server: string
   readonly tools: readonly string[]
   /** The agent that the call itself asks for. */

@@ -197,21 +197,21 @@ export class Front {
     caller: Pick<Caller, 'principal' | 'era'>,
   ): Promise<LackingScopes | undefined> {
     const call = this.#call(entry, caller)
-    let lacking: LackingScopes | undefined
     try {
       const target = await this.#endpoint(entry, caller).target(call, name, args)
       if (!target) return undefined
+      const { operation, server } = target
       const agent = call.actAs(target.agentId)
-      call.server = target.server
+      call.server = server
       call.tool = target.tools.at(-1)
       // More scopes do not help where the rules say no.
-      const tools = target.tools.filter(tool => call.decide(agent, target.server, tool))
-      lacking = call.lackingScopes(target.server, tools)
+      const tools = target.tools.filter(tool => call.decide(agent, server, tool))
+      const lacking = call.lackingScopes(server, tools)
+      if (lacking) this.#audited.refused(operation, call, 'DENIED_BY_POLICY')
+      return lacking
     } catch {
       return undefined // the call itself says what is wrong with it
     }
-    if (lacking) this.#audited.refused('tools/call', call, 'DENIED_BY_POLICY')
-    return lacking
   }
 
   /** Calls back with changes of what this caller sees, until the returned function is called. Rejects with ProtocolError. */

@@ -87,7 +87,7 @@ export class ServerEndpoint implements Endpoint {
   }
 
   async target(_call: GatewayCall, name: string): Promise<CallTarget> {
-    return { server: this.#server, tools: [name] }
+    return { operation: 'tools/call', server: this.#server, tools: [name] }
   }
 
   backends(call: GatewayCall): readonly Backend[] {

@@ -66,7 +66,7 @@ describe.each(WAYS)('%s', (_, url, params) => {
     await expect
       .poll(async () => (await opened.auditLines(1)).at(-1))
       .toMatchObject({
-        operation: 'tools/call',
+        operation: params.name === 'execute_tool' ? 'execute_tool' : 'tools/call',
         agent: 'clerk',
         server: 'desk',
         decision: 'deny',

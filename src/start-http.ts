@@ -13,7 +13,7 @@ import type { Runtime } from './gateway/runtime.js'
 import { ServerFactory, serverInfo } from './gateway/server.js'
 import { createHttpApp } from './http/app.js'
 import { type DoorWatch, principalIn } from './http/bearer.js'
-import { createFailedLoginLog } from './http/failed-logins.js'
+import { createFailedLoginLog, logStranger } from './http/failed-logins.js'
 import { FloodGuard } from './http/flood.js'
 import { isLoopbackHost } from './http/guards.js'
 import { listen } from './http/listen.js'
@@ -86,6 +86,7 @@ export async function openHttpFront({
       return logFailure(failure)
     },
     onAccepted: onAuthentication && (() => onAuthentication('ok')),
+    onStranger: principal => logStranger(audit, principal),
   }
   let authentication: Authentication | undefined
   const front = await listen(host, wantedPort, port => {

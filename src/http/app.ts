@@ -37,7 +37,7 @@ export interface HttpApp {
 /** The front door over HTTP (DESIGN section 4): guards, then the token, then the message. */
 export function createHttpApp(options: HttpAppOptions): HttpApp {
   const { front, authentication, scopes, jwks, serverInfo, resource, isReady, logger, watch } = options
-  const routes = createMcpRoutes({ front, serverInfo, logger })
+  const routes = createMcpRoutes({ front, serverInfo, logger, onStranger: watch?.onStranger })
   const { prefix, serverResource } = toPublicUrls(resource)
   const ownIssuer = `${resource.origin}${prefix}`
 

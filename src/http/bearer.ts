@@ -9,12 +9,14 @@ import type { VerifiedToken } from '../identity/token-verifier.js'
 import type { FailedLogin } from './failed-logins.js'
 import { addressOf, type FloodGuard } from './flood.js'
 
-/** What becomes of requests before anybody knows whose they are. */
+/** What becomes of requests before anybody knows whose they are, and of those that are not meant for whose they are. */
 export interface DoorWatch {
   readonly flood: FloodGuard
   /** A request that did not get in. */
   readonly onFailure: (failure: FailedLogin) => unknown
   readonly onAccepted?: (() => void) | undefined
+  /** Somebody names the session of somebody else. */
+  readonly onStranger?: ((principal: Principal) => void) | undefined
 }
 
 export interface BearerOptions {

@@ -1,3 +1,4 @@
+import type { Principal } from '../identity/principal.js'
 import type { AuditLog } from '../observability/audit-log.js'
 import { createMinuteCounts, type MinuteCounts } from '../observability/minute-counts.js'
 
@@ -10,6 +11,21 @@ export interface FailedLogin {
   /** As in the audit log; never anything of the token. */
   readonly code: 'NO_TOKEN' | 'INVALID_REQUEST' | 'INVALID_TOKEN' | 'RATE_LIMITED'
 }
+
+/** The audit line of somebody who names the session of somebody else. */
+export const logStranger = (audit: AuditLog, { id }: Principal): void =>
+  audit.write({
+    time: new Date().toISOString(),
+    principal: id,
+    agent: null,
+    operation: 'session',
+    server: null,
+    tool: null,
+    decision: 'deny',
+    rule: null,
+    code: 'DENIED_BY_POLICY',
+    latency_ms: 0,
+  })
 
 /** Writes what failed to authenticate to the audit log; of many alike only the first, and how many were left out. */
 export function createFailedLoginLog(

@@ -4,6 +4,7 @@ import { createMcpHandler, isLegacyRequest } from '@modelcontextprotocol/server'
 import type { Context } from 'hono'
 import { LRUCache } from 'lru-cache'
 import { toHttpStatus, toJsonRpcError } from '../errors/faces.js'
+import type { Principal } from '../identity/principal.js'
 import { isJsonObject, isTooDeep, type JsonObject, parseJson } from '../json.js'
 import type { Logger } from '../observability/logger.js'
 import { traceFieldsIn } from '../observability/trace-context.js'
@@ -21,6 +22,8 @@ export interface McpRoutesOptions {
   readonly front: Front
   readonly serverInfo: JsonObject
   readonly logger: Logger
+  /** Hears of somebody who names the session of somebody else. */
+  readonly onStranger?: ((principal: Principal) => void) | undefined
 }
 
 export interface McpRoutes {
@@ -40,8 +43,8 @@ const LOG_LEVEL = 'io.modelcontextprotocol/logLevel'
 const MAX_DOORS = 1_000
 
 /** Streamable HTTP, both eras on one URL (DESIGN section 4), behind any door. */
-export function createMcpRoutes({ front, serverInfo, logger }: McpRoutesOptions): McpRoutes {
-  const sessions = new Sessions({ front, logger })
+export function createMcpRoutes({ front, serverInfo, logger, onStranger }: McpRoutesOptions): McpRoutes {
+  const sessions = new Sessions({ front, logger, onStranger })
   const subscriptions = new Subscriptions(front, logger)
   const handlers = new LRUCache<string, ReturnType<typeof createMcpHandler>>({ max: MAX_DOORS })
 

@@ -31,6 +31,8 @@ interface Session {
 export interface SessionsOptions {
   readonly front: Front
   readonly logger: Logger
+  /** Hears of somebody who names the session of somebody else. */
+  readonly onStranger?: ((principal: Principal) => void) | undefined
   readonly limits?: Partial<typeof LIMITS>
   readonly now?: () => number
 }
@@ -51,15 +53,17 @@ export interface SessionRequest {
 export class Sessions {
   readonly #front: Front
   readonly #logger: Logger
+  readonly #onStranger: SessionsOptions['onStranger']
   readonly #limits: typeof LIMITS
   readonly #now: () => number
   readonly #sessions = new Map<string, Session>()
   readonly #sweeper: NodeJS.Timeout
   readonly #unsubscribe: () => void
 
-  constructor({ front, logger, limits, now = Date.now }: SessionsOptions) {
+  constructor({ front, logger, onStranger, limits, now = Date.now }: SessionsOptions) {
     this.#front = front
     this.#logger = logger
+    this.#onStranger = onStranger
     this.#limits = { ...LIMITS, ...limits }
     this.#now = now
     this.#sweeper = setInterval(() => this.sweep(), MINUTE_MS).unref()
@@ -107,7 +111,11 @@ export class Sessions {
   /** Passes a request on to the session it names; 404 for one that is not there, or not this caller's (the client then begins anew). */
   async answer(id: string, asked: SessionRequest): Promise<Response> {
     const session = this.#sessions.get(id)
-    if (!session || session.owner !== ownerOf(asked.entry, asked.token)) return notFound()
+    if (!session) return notFound()
+    if (session.owner !== ownerOf(asked.entry, asked.token)) {
+      if (session.principal.key !== asked.token.principal.key) this.#onStranger?.(asked.token.principal)
+      return notFound()
+    }
     if (this.#isOver(session)) {
       void session.server.close()
       return notFound()

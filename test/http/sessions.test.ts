@@ -69,6 +69,8 @@ describe.each(DOORS)('a session at %s', (_, url) => {
     }
     expect((await session.request('ping')).status).toBe(200)
     await session.end()
+    const audited = async () => (await social.opened.auditLines(1)).filter(({ operation }) => operation === 'session')
+    await expect.poll(async () => (await audited()).at(-1)).toMatchObject({ principal: 'agent:b', decision: 'deny' })
   })
 
   test('goes on with the next token of the same principal', async () => {

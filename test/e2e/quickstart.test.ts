@@ -1,5 +1,6 @@
 import { execFile } from 'node:child_process'
 import { once } from 'node:events'
+import { readFile, writeFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
@@ -61,6 +62,18 @@ test('prints the JSON for clients, with the same token', async () => {
   })
   expect(response.status).toBe(200)
   expect(await response.text()).toContain('agent-mcp-gateway')
+})
+
+test('what the example rules only show can be used as it stands there', async () => {
+  const text = await readFile(`${root}/.mcp-gateway-rules.json.example`, 'utf8')
+  const sections = text.match(/^ *\/\/ "/gm) ?? []
+  expect(sections).toHaveLength(4)
+  await writeFile(files.rules, text.replaceAll('// "', '"'))
+  const { status, stdout } = await gateway(['check', '--config', '.mcp.json.example', '--rules', files.rules], {
+    cwd: root,
+    env: { ...env, BRAVE_API_KEY: 'key' },
+  })
+  expect([status, stdout]).toEqual([0, expect.not.stringContaining('warning')])
 })
 
 test('of the example servers two work, one is misconfigured, and the remote one does not stop them', async () => {

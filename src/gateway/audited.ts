@@ -1,7 +1,7 @@
 import { type CallToolResult, ProtocolError } from '@modelcontextprotocol/server'
 import { toToolResult } from '../errors/faces.js'
 import { GatewayError, type GatewayErrorCode, toGatewayError } from '../errors/gateway-error.js'
-import type { AuditLog } from '../observability/audit-log.js'
+import { type AuditLog, whoOf } from '../observability/audit-log.js'
 import type { Logger } from '../observability/logger.js'
 import type { GatewayCall } from './tool.js'
 
@@ -39,35 +39,47 @@ export interface AuditedOptions {
   readonly observers?: readonly CallObserver[] | undefined
 }
 
+// As much of a name as `execute_tool` takes: a caller may make up longer ones.
+const MAX_NAME_LENGTH = 512
+
 /** The one place where an operation is admitted, timed, audited and its failure turned into words. */
 export function createAudited({ audit, logger, auditRequired = false, observers = [] }: AuditedOptions): Audited {
-  function write(operation: string, call: GatewayCall, code: string, started: number): void {
-    const latencyMs = performance.now() - started
-    audit.write({
-      time: new Date().toISOString(),
-      principal: call.caller.principal.id,
-      agent: call.agent ?? null,
-      operation,
-      server: call.server ?? null,
-      tool: call.tool ?? null,
-      decision: call.decision?.decision ?? null,
-      rule: call.decision?.rule ?? null,
-      code,
-      ...(call.confirmation && { confirmation: call.confirmation }),
-      latency_ms: Math.round(latencyMs * 100) / 100,
-    })
-    for (const observe of observers) observe(call, { operation, code, latencyMs })
-  }
-
-  async function admitted<T>(call: GatewayCall, run: () => Promise<T>): Promise<T> {
+  /** One operation, from its admission to its line. */
+  function begin(operation: string, call: GatewayCall) {
+    const started = performance.now()
     const { limits, config } = call.snapshot
-    if (audit.failure && (auditRequired || config.rules.auditRequired)) throw unaudited(audit.failure)
-    if (!limits) return run()
-    try {
-      await call.admit()
-      return await run()
-    } finally {
-      call.end()
+    const needsLine = auditRequired || config.rules.auditRequired === true
+    let isOwed = false
+    return {
+      async admitted<T>(run: () => Promise<T>): Promise<T> {
+        if (needsLine && audit.failure) throw unaudited(audit.failure)
+        isOwed = needsLine
+        if (!limits) return run()
+        try {
+          await call.admit()
+          return await run()
+        } finally {
+          call.end()
+        }
+      },
+      write(code: string): void {
+        const latencyMs = performance.now() - started
+        const event = {
+          time: new Date().toISOString(),
+          ...whoOf(call.caller.principal),
+          agent: call.agent ?? null,
+          operation,
+          server: call.server ?? null,
+          tool: clipped(call.tool) ?? null,
+          decision: call.decision?.decision ?? null,
+          rule: call.decision?.rule ?? null,
+          code,
+          ...(call.confirmation && { confirmation: call.confirmation }),
+          latency_ms: Math.round(latencyMs * 100) / 100,
+        }
+        audit.write(event, isOwed)
+        for (const observe of observers) observe(call, { operation, code, latencyMs })
+      },
     }
   }
 
@@ -80,31 +92,31 @@ export function createAudited({ audit, logger, auditRequired = false, observers 
 
   return {
     async run(operation, call, run) {
-      const started = performance.now()
+      const { admitted, write } = begin(operation, call)
       try {
-        const result = await admitted(call, run)
-        write(operation, call, 'OK', started)
+        const result = await admitted(run)
+        write('OK')
         return result
       } catch (thrown) {
         if (thrown instanceof ProtocolError) {
-          write(operation, call, 'INVALID_ARGUMENTS', started)
+          write('INVALID_ARGUMENTS')
           throw thrown
         }
         const error = understand(thrown, operation, call)
-        write(operation, call, error.code, started)
+        write(error.code)
         throw error
       }
     },
-    refused: (operation, call, code) => write(operation, call, code, performance.now()),
+    refused: (operation, call, code) => begin(operation, call).write(code),
     async tool(operation, call, run, asRefusal) {
-      const started = performance.now()
+      const { admitted, write } = begin(operation, call)
       try {
-        const result = await admitted(call, run)
-        write(operation, call, codeOf(result), started)
+        const result = await admitted(run)
+        write(codeOf(result))
         return result
       } catch (thrown) {
         const error = understand(thrown, operation, call)
-        write(operation, call, error.code, started)
+        write(error.code)
         const refusal = asRefusal?.(error)
         if (refusal) throw refusal
         return toToolResult(error) as CallToolResult
@@ -118,6 +130,9 @@ const unaudited = (cause: Error): GatewayError =>
     cause,
     isPublic: true,
   })
+
+const clipped = (name: string | undefined): string | undefined =>
+  name !== undefined && name.length > MAX_NAME_LENGTH ? `${name.slice(0, MAX_NAME_LENGTH)}…` : name
 
 const codeOf = ({ isError, resultType }: CallToolResult): string => {
   if (resultType === 'input_required') return 'INPUT_REQUIRED'

@@ -1,5 +1,5 @@
 import type { Principal } from '../identity/principal.js'
-import type { AuditLog } from '../observability/audit-log.js'
+import { type AuditLog, whoOf } from '../observability/audit-log.js'
 import { createMinuteCounts, type MinuteCounts } from '../observability/minute-counts.js'
 
 /** Lines a minute: of one address, and of all. A flood must not fill the disk. */
@@ -9,14 +9,14 @@ const ALL = 'all'
 export interface FailedLogin {
   readonly address: string
   /** As in the audit log; never anything of the token. */
-  readonly code: 'NO_TOKEN' | 'INVALID_REQUEST' | 'INVALID_TOKEN' | 'RATE_LIMITED'
+  readonly code: 'NO_TOKEN' | 'INVALID_REQUEST' | 'INVALID_TOKEN' | 'RATE_LIMITED' | 'ISSUER_UNAVAILABLE'
 }
 
 /** The audit line of somebody who names the session of somebody else. */
-export const logStranger = (audit: AuditLog, { id }: Principal): void =>
+export const logStranger = (audit: AuditLog, principal: Principal): void =>
   audit.write({
     time: new Date().toISOString(),
-    principal: id,
+    ...whoOf(principal),
     agent: null,
     operation: 'session',
     server: null,

@@ -1,15 +1,14 @@
 import { constants } from 'node:fs'
 import { chmod, type FileHandle, mkdir, open, rename, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
-import { chain, hashOf, type Link, readChained, START } from './audit-chain.js'
+import { chain, type Link, START } from './audit-chain.js'
 import { openHead, readHead, writeHead } from './audit-head.js'
+import { readLast, readTail } from './audit-tail.js'
 import { codeOf, inTurn, isUnlockable } from './file-turn.js'
 
 export const KEPT_FILES = 10
 export const DEFAULT_MAX_BYTES = 64 * 1024 * 1024
 const OWNER_ONLY = 0o600
-// The last line is looked for in the last bytes; lines are a tenth of that at most.
-const TAIL_BYTES = 256 * 1024
 const BUSY_RETRY_MS = 50
 
 export interface AuditFileOptions {
@@ -31,6 +30,7 @@ export class AuditFile {
   #inode = 0
   #size = -1
   #last: Link = START
+  #dropped: number | undefined
 
   constructor(options: AuditFileOptions) {
     this.#options = options
@@ -58,9 +58,9 @@ export class AuditFile {
 
   async #write(events: readonly string[], lost: number): Promise<void> {
     if (this.#isRegular) await this.#catchUp()
-    let text = this.#lines(events, lost)
+    let text = await this.#lines(events, lost)
     if (this.#isRegular && this.#size > 0 && this.#size + text.bytes.length > this.#options.maxBytes) {
-      if (await this.#rotate()) text = this.#lines(events, lost)
+      if (await this.#rotate()) text = await this.#lines(events, lost)
     }
     await this.#writeWhole(text.bytes)
     this.#last = text.last
@@ -71,7 +71,7 @@ export class AuditFile {
   async #noteHead(): Promise<void> {
     this.#head ??= await openHead(this.#options.file)
     const { seq, hash } = this.#last
-    await writeHead(this.#head, { seq, hash: hash ?? '', inode: this.#inode, size: this.#size })
+    await writeHead(this.#head, { seq, hash: hash ?? '', inode: this.#inode, size: this.#size, dropped: this.#dropped })
   }
 
   async #forgetHead(): Promise<void> {
@@ -80,17 +80,22 @@ export class AuditFile {
     await head?.close().catch(() => {})
   }
 
-  #lines(events: readonly string[], lost: number): { readonly bytes: Buffer; readonly last: Link } {
+  async #lines(events: readonly string[], lost: number): Promise<{ readonly bytes: Buffer; readonly last: Link }> {
+    const continues = await this.#continues()
     let last = this.#last
     let text = ''
     for (const event of events) {
-      const isFirst = text === ''
-      const continues = isFirst && this.#isRegular && this.#size === 0 && last.seq > 0
-      const { line, link } = chain(event, last, isFirst ? { continues, lost } : {})
+      const { line, link } = chain(event, last, text === '' ? { continues, lost } : {})
       text += `${line}\n`
       last = link
     }
     return { bytes: Buffer.from(text), last }
+  }
+
+  /** An empty file goes on from the one before only if that ends with the last line: else lines were taken away. */
+  async #continues(): Promise<boolean> {
+    if (!this.#isRegular || this.#size > 0 || this.#last.seq === 0) return false
+    return (await readLast(`${this.#options.file}.1`))?.hash === this.#last.hash
   }
 
   async #open(): Promise<void> {
@@ -109,7 +114,7 @@ export class AuditFile {
     this.#size = isRegular ? -1 : 0
   }
 
-  /** Finds out what was written since: by another gateway, or before this one. */
+  /** Finds out what was written since: by another gateway, or before this one. What a crash has left of a line is taken away. */
   async #catchUp(): Promise<void> {
     const { file } = this.#options
     let there = await stat(file).catch(() => undefined)
@@ -122,12 +127,14 @@ export class AuditFile {
     const { size } = there ?? { size: 0 }
     if (size === this.#size) return
     const head = await readHead(file)
+    this.#dropped = head?.dropped ?? this.#dropped
     if (head?.inode === this.#inode && head.size === size) {
       this.#size = size
       this.#last = head
       return
     }
-    const tail = await this.#readTail(size)
+    const tail = this.#handle ? await readTail(this.#handle, size) : { last: undefined, size }
+    if (tail.size < size) await this.#handle?.truncate(tail.size)
     this.#size = tail.size
     // What was written and is not there any more, or not as it was, shall be seen to be: the chain does not go on from the rest.
     const written = [head, this.#last].filter(link => link !== undefined && link.seq > 0)
@@ -137,29 +144,14 @@ export class AuditFile {
     )
   }
 
-  /** The last whole line. What a crash has left after it is taken away. */
-  async #readTail(size: number): Promise<{ readonly last: Link | undefined; readonly size: number }> {
-    const start = Math.max(0, size - TAIL_BYTES)
-    const { buffer } = (await this.#handle?.read(Buffer.alloc(size - start), 0, size - start, start)) ?? {}
-    const end = buffer?.lastIndexOf(LINE_BREAK) ?? -1
-    if (!buffer || (end < 0 && start > 0)) return { last: undefined, size }
-    const whole = start + end + 1
-    if (whole < size) await this.#handle?.truncate(whole)
-    if (end < 0) return { last: undefined, size: whole }
-    const line = buffer.subarray(buffer.lastIndexOf(LINE_BREAK, end - 1) + 1, end)
-    const place = readChained(line.toString('utf8'))
-    return { last: { seq: typeof place === 'object' ? place.seq : 0, hash: hashOf(line) }, size: whole }
-  }
-
   /** False when the file cannot be moved: then it grows. */
   async #rotate(): Promise<boolean> {
     const { file } = this.#options
     try {
-      for (let older = KEPT_FILES - 1; older >= 1; older--) {
-        await rename(`${file}.${older}`, `${file}.${older + 1}`).catch(error => {
-          if (codeOf(error) !== 'ENOENT') throw error
-        })
-      }
+      let free = 1
+      while (free <= KEPT_FILES && (await exists(`${file}.${free}`))) free++
+      if (free > KEPT_FILES) await this.#noteDropped(`${file}.${--free}`)
+      for (let number = free; number > 1; number--) await rename(`${file}.${number - 1}`, `${file}.${number}`)
       await rename(file, `${file}.1`)
     } catch {
       return false
@@ -168,6 +160,12 @@ export class AuditFile {
     await this.#open()
     this.#size = 0
     return true
+  }
+
+  /** Said before the file is gone: its lines would be missed if this process ended in between. */
+  async #noteDropped(file: string): Promise<void> {
+    this.#dropped = Math.max(this.#dropped ?? 0, (await readLast(file))?.seq ?? 0)
+    await this.#noteHead()
   }
 
   /** All of it or nothing: half a line would be all that is left of it when the process ends now. */
@@ -194,4 +192,8 @@ export class AuditFile {
   }
 }
 
-const LINE_BREAK = 0x0a
+const exists = (file: string): Promise<boolean> =>
+  stat(file).then(
+    () => true,
+    () => false,
+  )

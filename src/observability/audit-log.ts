@@ -3,7 +3,11 @@ import { AuditFile, DEFAULT_MAX_BYTES } from './audit-file.js'
 /** One tool call, whatever became of it. Never contains argument values. */
 export interface AuditEvent {
   readonly time: string
+  /** A subject is a name only to the issuer that gave it; the person at this machine has no issuer. */
   readonly principal: string
+  readonly issuer?: string | undefined
+  readonly client?: string | undefined
+  readonly tenant?: string | undefined
   readonly agent: string | null
   /** The gateway's own tool that was called. */
   readonly operation: string
@@ -22,9 +26,21 @@ export interface AuditEvent {
   readonly suppressed?: number
 }
 
+/** Who did it, as a line says it. */
+export const whoOf = ({ id, issuer, clientId, tenant }: Who) => ({ principal: id, issuer, client: clientId, tenant })
+
+/** What a line needs of a principal. */
+interface Who {
+  readonly id: string
+  readonly issuer?: string | undefined
+  readonly clientId?: string | undefined
+  readonly tenant?: string | undefined
+}
+
 export interface AuditLog {
-  write(event: AuditEvent): void
-  /** Why lines cannot be written at the moment. */
+  /** The line of what was begun only because there would be one `isOwed`: it is not given up, however many wait. */
+  write(event: AuditEvent, isOwed?: boolean): void
+  /** Why lines cannot be written at the moment, or may have to be given up. */
   readonly failure?: Error | undefined
   /** Lines that were given up since the start. */
   readonly dropped?: number
@@ -43,6 +59,8 @@ export interface AuditLogOptions {
 const FLUSH_MS = 3_000
 // What may wait for a slow or full disk; lines beyond that are dropped, calls are never held up.
 const MAX_QUEUE_LENGTH = 4 * 1024 * 1024
+// The queue counts as full from here, until half of that is written; the rest is for the lines of what is refused meanwhile.
+const FULL_QUEUE_LENGTH = 3 * 1024 * 1024
 // Under load a write carries the lines of this time; a write a line costs as much as deciding the call.
 const GATHER_MS = 20
 // Hashing more than this at once would be felt by calls.
@@ -66,6 +84,7 @@ class QueuedAuditLog implements AuditLog {
   #writing: Promise<void> | undefined
   #waiting: NodeJS.Timeout | undefined
   #failure: Error | undefined
+  #overflow: Error | undefined
   #dropped = 0
   /** Dropped, and not yet said so in the log itself. */
   #lost = 0
@@ -77,26 +96,32 @@ class QueuedAuditLog implements AuditLog {
   }
 
   get failure(): Error | undefined {
-    return this.#failure
+    return this.#failure ?? this.#overflow
   }
 
   get dropped(): number {
     return this.#dropped
   }
 
-  write(event: AuditEvent): void {
+  write(event: AuditEvent, isOwed = false): void {
     const line = this.#options.redact(JSON.stringify(event))
-    if (this.#length + line.length <= MAX_QUEUE_LENGTH) {
+    if (isOwed || this.#length + line.length <= MAX_QUEUE_LENGTH) {
       this.#queue.push(line)
       this.#length += line.length
     } else {
-      if (this.#dropped++ === 0)
-        this.#options.onError(
-          new Error(`more than ${MAX_QUEUE_LENGTH} characters wait to be written: further lines are dropped`),
-        )
+      this.#dropped++
       this.#lost++
     }
+    this.#watchLength()
     this.#waiting ??= setTimeout(this.#start, GATHER_MS)
+  }
+
+  #watchLength(): void {
+    if (this.#length < FULL_QUEUE_LENGTH / 2) this.#overflow = undefined
+    if (this.#overflow || this.#length < FULL_QUEUE_LENGTH) return
+    const overflow = `more than ${FULL_QUEUE_LENGTH} characters wait to be written: beyond ${MAX_QUEUE_LENGTH} lines are dropped`
+    this.#overflow = new Error(overflow)
+    this.#options.onError(this.#overflow)
   }
 
   async close(): Promise<void> {
@@ -145,6 +170,7 @@ class QueuedAuditLog implements AuditLog {
       this.#failure = undefined
       this.#queue = this.#queue.slice(batch.length)
       for (const line of batch) this.#length -= line.length
+      this.#watchLength()
       if (batch.length > 0) this.#lost -= lost
     } catch (error) {
       const failure = error instanceof Error ? error : new Error(String(error))

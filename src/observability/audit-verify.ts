@@ -2,6 +2,7 @@ import { type FileHandle, open } from 'node:fs/promises'
 import { type ChainedLine, hashOf, readChained } from './audit-chain.js'
 import { KEPT_FILES } from './audit-file.js'
 import { type Head, readHead } from './audit-head.js'
+import { codeOf } from './file-turn.js'
 
 export interface AuditVerdict {
   readonly ok: boolean
@@ -15,7 +16,7 @@ export interface AuditVerdict {
   readonly problem?: AuditProblem
   /** Half a line at the end: being written, or left by a crash. The next gateway takes it away. */
   readonly incomplete?: { readonly file: string; readonly line: number }
-  /** Lines up to this one are in an older file that is not here any more. */
+  /** Lines up to this one went with files beyond those that are kept. */
   readonly missing_up_to?: number
 }
 
@@ -41,16 +42,34 @@ const isChained = (line: Line | undefined): line is Chained => typeof line?.plac
 
 /** Walks the chain through a log and the older files it goes on from, and finds the first line that breaks it. */
 export async function verifyAuditLog(file: string): Promise<AuditVerdict> {
+  const { base, number } = placeOf(file)
   const head = await readHead(file) // before the lines: a gateway may be writing
-  const opened = await openAll(file)
+  const opened = await openAll(file, head)
   try {
-    return await verify(file, opened, head)
+    const dropped = (await readHead(base))?.dropped // after they are open: one more may go at any time
+    return await verify({ file, opened, head, oldest: { base, count: KEPT_FILES + 1 - number, dropped } })
   } finally {
     await Promise.all(opened.map(({ handle }) => handle.close()))
   }
 }
 
-async function verify(file: string, opened: readonly OpenFile[], head: Head | undefined): Promise<AuditVerdict> {
+interface Log {
+  readonly file: string
+  readonly opened: readonly OpenFile[]
+  readonly head: Head | undefined
+  readonly oldest: Oldest
+}
+
+/** How a log has to begin that has lost its first lines because no more files are kept. */
+interface Oldest {
+  readonly base: string
+  /** So many files there are then, from the one that is verified. */
+  readonly count: number
+  /** As the gateway has noted it. */
+  readonly dropped: number | undefined
+}
+
+async function verify({ file, opened, head, oldest }: Log): Promise<AuditVerdict> {
   const files = opened.map(({ name }) => name)
   const lines = new LineReader(opened)
   let count = 0
@@ -73,7 +92,7 @@ async function verify(file: string, opened: readonly OpenFile[], head: Head | un
     if (line.place === 'unchained' && !isChained(previous)) unchained++
     else if (!isChained(line)) return verdict(problem(line, 'changed', 'is not a line of an audit log'))
     else {
-      if (!previous && line.place.seq > 1 && line.place.continues && line.number === 1) missing = line.place.seq - 1
+      if (!previous && line.place.seq > 1 && wereDropped(line, opened, oldest)) missing = line.place.seq - 1
       else {
         const found = await findBreak(line, previous, lines, head)
         if (found) return verdict(found)
@@ -98,27 +117,41 @@ interface OpenFile {
   readonly handle: FileHandle
 }
 
-/** Before any is read: a gateway that moves them meanwhile changes their names only. The newest first, or one could be missed. */
-async function openAll(file: string): Promise<OpenFile[]> {
-  const newest = await open(file)
-  const opened: OpenFile[] = [{ name: file, handle: newest }]
-  const seen = new Set([(await newest.stat()).ino])
-  for (const name of olderThan(file).reverse()) {
-    const handle = await open(name).catch(() => undefined)
-    const { ino } = (await handle?.stat()) ?? { ino: undefined }
-    if (handle && ino !== undefined && !seen.has(ino)) opened.unshift({ name, handle })
-    else await handle?.close()
-    if (ino !== undefined) seen.add(ino)
+/**
+ * Before any is read: a gateway that moves them meanwhile changes their names only. The newest first, or one could be missed; it is
+ * not there where a gateway has ended between moving it and beginning the next, or where somebody has removed it.
+ */
+async function openAll(file: string, head: Head | undefined): Promise<OpenFile[]> {
+  const opened = new Map<number, OpenFile>()
+  for (const name of [file, ...olderThan(file)]) {
+    const handle = await open(name).catch(error => {
+      if (name === file && !(head && codeOf(error) === 'ENOENT')) throw error
+    })
+    if (!handle) continue
+    const { ino } = await handle.stat()
+    const moved = opened.get(ino)
+    opened.set(ino, { name, handle: moved?.handle ?? handle })
+    if (moved) await handle.close()
   }
-  return opened
+  return [...opened.values()].reverse()
 }
 
-/** `FILE.10` … `FILE.1`; of an older file, those older than it. */
+function placeOf(file: string): { readonly base: string; readonly number: number } {
+  const [, base = file, number = '0'] = /^(.*)\.(\d{1,2})$/.exec(file) ?? []
+  return { base, number: Number(number) }
+}
+
+/** `FILE.1` … `FILE.10`; of an older file, those older than it. */
 function olderThan(file: string): string[] {
-  const [, base = file, own = '0'] = /^(.*)\.(\d{1,2})$/.exec(file) ?? []
-  return Array.from({ length: KEPT_FILES }, (_, index) => KEPT_FILES - index)
-    .filter(number => number > Number(own))
-    .map(number => `${base}.${number}`)
+  const { base, number } = placeOf(file)
+  return Array.from({ length: Math.max(0, KEPT_FILES - number) }, (_, index) => `${base}.${number + index + 1}`)
+}
+
+/** Whether the lines before the first that is left are missing because the gateway itself has dropped them. */
+function wereDropped({ file, place }: Chained, opened: readonly OpenFile[], { base, count, dropped }: Oldest): boolean {
+  if (!place.continues || file !== `${base}.${KEPT_FILES}`) return false
+  // A copy may come without what is noted.
+  return dropped === undefined ? opened.length === count : place.seq <= dropped + 1
 }
 
 const problem = (

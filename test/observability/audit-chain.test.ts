@@ -3,10 +3,12 @@ import { once } from 'node:events'
 import {
   appendFile,
   copyFile,
+  mkdir,
   mkdtemp,
   readdir,
   readFile,
   readlink,
+  rename,
   rm,
   symlink,
   truncate,
@@ -43,12 +45,25 @@ const event: AuditEvent = {
 
 /** Writes as a gateway does that starts, serves some calls and ends. */
 async function write(count: number, options: { maxBytes?: number; label?: string } = {}) {
+  const running = openRunning(options.maxBytes)
+  await running.write(count, options.label)
+  await running.close()
+}
+
+/** A gateway that goes on after it has written. */
+function openRunning(maxBytes?: number) {
   const errors: Error[] = []
-  const { maxBytes, label = 'OK' } = options
   const log = openAuditLog({ file, redact: text => text, onError: error => errors.push(error), maxBytes })
-  for (let index = 0; index < count; index++) log.write({ ...event, code: `${label}-${index}` })
-  await log.close()
-  expect(errors).toEqual([])
+  return {
+    async write(count: number, label = 'OK') {
+      for (let index = 0; index < count; index++) log.write({ ...event, code: `${label}-${index}` })
+      await expect.poll(() => readFile(file, 'utf8').catch(() => '')).toContain(`"${label}-${count - 1}"`)
+    },
+    async close() {
+      await log.close()
+      expect(errors).toEqual([])
+    },
+  }
 }
 
 const lines = async (of = file) => (await readFile(of, 'utf8')).trimEnd().split('\n')
@@ -130,7 +145,7 @@ test('processes that are killed while they write leave a chain that goes on', as
   const script = `
     import { openAuditLog } from ${JSON.stringify(new URL('../../dist/observability/audit-log.js', import.meta.url).href)}
     const [, file] = process.argv
-    const log = openAuditLog({ file, redact: text => text, maxBytes: 200_000, onError: () => {} })
+    const log = openAuditLog({ file, redact: text => text, maxBytes: 40_000, onError: () => {} })
     setInterval(() => { for (let index = 0; index < 50; index++) log.write({ operation: 'x', pad: 'p'.repeat(200) }) }, 1)
     process.send('ready')`
   for (let round = 0; round < 4; round++) {
@@ -228,6 +243,78 @@ describe('what is found', () => {
     const env = { GATEWAY_AUDIT_LOG: join(directory, 'mine.jsonl') }
     const { status, stdout } = await gateway(['audit', 'verify'], { cwd: directory, env })
     expect([status, stdout]).toEqual([0, expect.stringMatching(/^ok: 9 lines in .*mine\.jsonl\nlast: 9 \S{43}\n$/)])
+  })
+})
+
+describe('lines that are gone', () => {
+  const REMOVED = { ok: false, problem: { kind: 'removed', line: 1 } }
+  const verify = (of = file) => gateway(['audit', 'verify', of], { cwd: directory, env: {} })
+  const older = (number: number) => `${file}.${number}`
+
+  test.each<[how: string, remove: () => Promise<void>]>([
+    ['emptied', () => truncate(file, 0)],
+    ['removed', () => rm(file)],
+    ['taken away by somebody else', () => rename(file, join(directory, 'collected.jsonl'))],
+  ])('of a whole log that was %s are missed, whoever goes on', async (_, remove) => {
+    const [one, other] = [openRunning(), openRunning()]
+    await one.write(6, 'one')
+    await remove()
+    expect(await verify()).toMatchObject({ status: 1, stdout: expect.stringContaining(`${file}:1: truncated: `) })
+    await one.write(1, 'again')
+    const missing = `${file}:1: removed: this line has the number 7: lines 1 to 6 are missing before it\n`
+    expect(await verify()).toEqual({ status: 1, stdout: missing, stderr: '' })
+    await other.write(1, 'other')
+    await Promise.all([one.close(), other.close()])
+    await remove()
+    await write(1)
+    expect((await verifyAuditLog(file)).problem).toMatchObject({ ...REMOVED.problem, file })
+  })
+
+  test('of older files are missed, unless they went because so many are kept', async () => {
+    const fill = async (runs: number) => {
+      for (let run = 0; run < runs; run++) await write(5, { maxBytes: 2_000, label: `run${run}` })
+    }
+    await fill(30)
+    const { ok, missing_up_to: missing = 0 } = await verifyAuditLog(file)
+    expect([ok, missing]).toEqual([true, expect.toSatisfy(number => number > 5)])
+    expect((await verify()).stdout).toContain(`note: lines 1 to ${missing} `)
+
+    await rm(older(10))
+    expect(await verifyAuditLog(file)).toMatchObject({ ok: false, problem: { ...REMOVED.problem, file: older(9) } })
+    await rename(older(9), older(10))
+    expect(await verifyAuditLog(file)).toMatchObject({ ok: false, problem: { ...REMOVED.problem, file: older(10) } })
+    await fill(1)
+    expect(await verifyAuditLog(file)).toMatchObject(REMOVED)
+    for (let number = 1; number <= 10; number++) await rm(older(number), { force: true })
+    expect(await verifyAuditLog(file)).toMatchObject({ ok: false, problem: { ...REMOVED.problem, file } })
+  })
+
+  test('of older files are missed in a copy as well, which must have all of them', async () => {
+    for (let run = 0; run < 30; run++) await write(5, { maxBytes: 2_000 })
+    const copy = join(directory, 'copy')
+    await mkdir(copy)
+    for (const name of await readdir(directory))
+      if (/jsonl(\.\d+)?$/.test(name)) await copyFile(join(directory, name), join(copy, name))
+    const there = join(copy, 'audit.jsonl')
+    expect(await verifyAuditLog(there)).toMatchObject({ ok: true, last: { seq: 150 } })
+    expect(await verifyAuditLog(`${there}.4`)).toMatchObject({ ok: true })
+    await rm(`${there}.10`)
+    expect(await verifyAuditLog(there)).toMatchObject(REMOVED)
+    await rename(`${there}.9`, `${there}.10`)
+    expect(await verifyAuditLog(there)).toMatchObject(REMOVED)
+  })
+
+  test('do not include those of a gateway that ended after it had moved its file', async () => {
+    const [one, other] = [openRunning(), openRunning()]
+    await one.write(3, 'one')
+    await other.write(3, 'other')
+    await rename(file, older(1))
+    expect(await verify()).toMatchObject({ status: 0, stdout: expect.stringContaining('ok: 6 lines') })
+    await one.write(2, 'next')
+    await other.write(2, 'last')
+    await Promise.all([one.close(), other.close()])
+    expect(await verifyAuditLog(file)).toMatchObject({ ok: true, lines: 10, last: { seq: 10 } })
+    expect((await lines()).map(line => JSON.parse(line).continues)).toEqual([true, undefined, undefined, undefined])
   })
 })
 

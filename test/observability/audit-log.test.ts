@@ -1,8 +1,9 @@
-import { execFile } from 'node:child_process'
-import { existsSync } from 'node:fs'
+import { execFile, execFileSync } from 'node:child_process'
+import { createReadStream, existsSync } from 'node:fs'
 import { chmod, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { promisify } from 'node:util'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { type AuditEvent, openAuditLog } from '../../src/observability/audit-log.js'
@@ -92,6 +93,61 @@ describe('the audit log', () => {
     log.write({ ...event, tool: 'with the "secret" key' })
     await log.close()
     expect(await written(file)).toMatchObject([{ tool: 'with [redacted]' }])
+  })
+})
+
+describe('a queue that is full', () => {
+  // Nobody reads from it: it takes no line, and does not fail either.
+  const openFull = () => {
+    const file = join(directory, 'pipe')
+    execFileSync('mkfifo', [file])
+    const log = open(file)
+    const drain = async () => {
+      const read = text(createReadStream(file))
+      await expect.poll(() => log.failure).toBeUndefined()
+      return async () => {
+        await log.close()
+        return (await read)
+          .trimEnd()
+          .split('\n')
+          .map(line => JSON.parse(line))
+      }
+    }
+    return { log, drain }
+  }
+  const long = { ...event, code: 'FLOOD', rule: 'r'.repeat(10_000) }
+  const flood = (log: ReturnType<typeof open>) => {
+    for (let index = 0; index < 500; index++) log.write(long)
+  }
+
+  test('is a failure while it lasts, said once, and over by itself', async () => {
+    const { log, drain } = openFull()
+    for (let index = 0; index < 100; index++) log.write(long)
+    expect(log.failure).toBeUndefined()
+    flood(log)
+    expect(log.failure?.message).toContain('wait to be written')
+    flood(log)
+    expect(log.errors).toEqual([log.failure])
+    const close = await drain()
+    flood(log)
+    expect(log.errors).toHaveLength(2)
+    await close()
+  })
+
+  test('keeps the lines that are owed, and counts those that it gives up', async () => {
+    const { log, drain } = openFull()
+    flood(log)
+    for (let index = 0; index < 50; index++) {
+      log.write({ ...event, code: `OWED-${index}` }, true)
+      log.write(long)
+    }
+    const close = await drain()
+    log.write({ ...event, code: 'LAST' })
+    const lines = await close()
+    expect(lines.filter(({ code }) => code.startsWith('OWED'))).toHaveLength(50)
+    expect(log.dropped).toBeGreaterThan(0)
+    expect(lines.reduce((sum, { lost = 0 }) => sum + lost, 0)).toBe(log.dropped)
+    expect(lines.filter(({ code }) => code === 'FLOOD')).toHaveLength(550 - (log.dropped ?? 0))
   })
 })
 

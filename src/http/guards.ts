@@ -12,6 +12,8 @@ interface OverNode {
 export const MAX_BODY_BYTES = 4 * 1024 * 1024
 
 const LOOPBACK = new Set(['127.0.0.1', 'localhost', '[::1]'])
+const LOCAL_ADDRESS = /^(?:::ffff:)?127\.|^::1$/
+const READING = new Set(['GET', 'HEAD', 'OPTIONS'])
 
 export interface GuardOptions {
   /** The gateway's public URL; its host and origin are welcome. */
@@ -34,14 +36,19 @@ export const isLoopbackHost = (host: string): boolean =>
 export function guardOrigin({ resource, isLoopback, allowedHosts, allowedOrigins }: GuardOptions) {
   const hosts = new Set([resource.hostname, ...allowedHosts.map(host => host.toLowerCase())])
   const origins = new Set([resource.origin, ...allowedOrigins])
-  const isOwnHost = (host: string) => hosts.has(host) || (isLoopback && isLoopbackHost(host))
+  // No name that leads here from elsewhere: a page that was rebound brings its own.
+  const isOwnHost = (host: string, from: string | undefined) =>
+    hosts.has(host) || (isLoopbackHost(host) && (isLoopback || LOCAL_ADDRESS.test(from ?? '')))
   const isAllowedOrigin = (origin: string) =>
     origins.has(origin) ||
     (isLoopback && /^https?:\/\//.test(origin) && isLoopbackHost(hostnameOf(origin.replace(/^https?:\/\//, ''))))
+  // What a gateway with a public URL says of itself (RFC 9728, RFC 8414) is for everybody; a local one is nobody else's business.
+  const isPublic = !isLoopbackHost(resource.hostname)
+  const isForAll = (method: string, path: string) => isPublic && READING.has(method) && path.startsWith('/.well-known/')
 
   return createMiddleware<OverNode>(async (c, next) => {
     const host = hostnameOf(c.env.incoming.headers.host ?? '')
-    if (!isOwnHost(host))
+    if (!isOwnHost(host, c.env.incoming.socket.remoteAddress))
       return c.json(
         {
           error: 'forbidden_host',
@@ -50,7 +57,7 @@ export function guardOrigin({ resource, isLoopback, allowedHosts, allowedOrigins
         403,
       )
     const { origin } = c.env.incoming.headers
-    if (origin !== undefined && !isAllowedOrigin(origin)) {
+    if (origin !== undefined && !isAllowedOrigin(origin) && !isForAll(c.req.method, c.req.path)) {
       return c.json(
         {
           error: 'forbidden_origin',

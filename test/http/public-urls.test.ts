@@ -101,6 +101,29 @@ describe.each([true, false])('behind a reverse proxy that takes the prefix off: 
     }
   })
 
+  test('a page of any origin may read that, and nothing else', async () => {
+    const foreign = { origin: 'https://evil.example.com', 'access-control-request-method': 'GET' }
+    for (const place of [
+      'https://tools.example.com/.well-known/oauth-protected-resource/ai/gateway/mcp',
+      'https://tools.example.com/.well-known/oauth-authorization-server/ai/gateway',
+      `${PUBLIC}/.well-known/oauth-protected-resource/servers/shop/mcp`,
+      `${PUBLIC}/.well-known/jwks.json`,
+    ]) {
+      for (const [method, expected] of [
+        ['OPTIONS', 204],
+        ['GET', 200],
+      ] as const) {
+        const { status, headers } = await ask(reached(place), { method, headers: foreign })
+        expect([status, headers['access-control-allow-origin']]).toEqual([expected, foreign.origin])
+      }
+      expect((await ask(reached(place), { method: 'POST', headers: foreign })).status).toBe(403)
+    }
+    for (const path of ['/mcp', '/servers/shop/mcp', '/health', '/status', '/x/.well-known/jwks.json']) {
+      for (const method of ['OPTIONS', 'GET'])
+        expect((await ask(reached(`${PUBLIC}${path}`), { method, headers: foreign })).status).toBe(403)
+    }
+  })
+
   test('and is served', async () => {
     const token = await front.issueToken('team', 60)
     for (const path of ['/mcp', '/servers/shop/mcp']) {

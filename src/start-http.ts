@@ -94,7 +94,6 @@ export async function openHttpFront({
     authentication = createAuthentication({
       resource: resource.href,
       isLocal: publicResource === undefined,
-      isLoopback: isLoopbackHost(host),
       embedded: issuer,
       instance,
       apiKeys: openApiKeys(store),

@@ -184,7 +184,10 @@ describe('the deployment guide', () => {
     for (const volume of volumes)
       expect(['/config:ro', '/state', '/home/node/.npm', '/run/secrets/credentials_key:ro']).toContain(volume)
     expect(values('--network')[0] ?? 'none').toMatch(/^(host|container:proxy|none)$/)
-    expect(values('--publish')).toEqual([]) // leads nowhere in this version
+    // Without these it would lead nowhere.
+    const names = values('--env').map(variable => variable.split('=')[0])
+    const needed = values('--publish').length > 0 ? ['MCP_SERVER_HOST', 'MCP_RESOURCE_URI', 'OAUTH_GATEWAY_URL'] : []
+    expect(names).toEqual(expect.arrayContaining(needed))
     expect(['serve', 'stdio', 'credentials']).toContain(words[image + 1] ?? 'serve')
   }
 

@@ -30,9 +30,14 @@ export async function explain(asked: Asked, { json, args, claims, roles, ...flag
   const rules = compileRules(config.rules, config.servers)
   const caller = toCaller(asked.agent, { claims, roles }, config.rules.identity)
   // Whom nothing is said about may be anybody.
-  const decision = decide(rules, { ...asked, args, caller: claims || roles || args ? caller : undefined })
-  const scopes = asked.tool === undefined ? undefined : scopesFor(rules, asked.server, [asked.tool])?.scopes
+  const byRules = decide(rules, { ...asked, args, caller: claims || roles || args ? caller : undefined })
+  const needed = asked.tool === undefined ? undefined : scopesFor(rules, asked.server, [asked.tool])
+  const scopes = needed?.scopes
   const missing = scopes && claims ? missingScopes(scopes, caller.scopes ?? []) : []
+  const decision: Decision =
+    needed && missing.length > 0 && byRules.decision !== 'deny'
+      ? { decision: 'deny', rule: needed.rule, reason: `a token with these claims lacks ${missing.join(' ')}` }
+      : byRules
   if (json) {
     const { dependsOn, ...rest } = decision
     printJson({
@@ -44,7 +49,6 @@ export async function explain(asked: Asked, { json, args, claims, roles, ...flag
   } else {
     printDecision(decision)
     if (scopes) print(`scopes: a token needs ${scopes.join(' ')}`)
-    if (missing.length > 0) print(`note: this token lacks ${missing.join(' ')}`)
     if (!config.servers.some(({ name }) => name === asked.server))
       print(`note: the server "${asked.server}" is not configured`)
   }

@@ -6,7 +6,6 @@ import { locateConfigFiles, stateDirectory } from '../config/locate.js'
 import { findRunning } from '../config/running.js'
 import type { Env } from '../config/variables.js'
 import { openCredentialStore } from '../credentials/store.js'
-import { isLoopbackHost } from '../http/guards.js'
 import { toPublicUrls } from '../http/metadata.js'
 import { API_KEY_PREFIX, type ApiKeys, openApiKeys } from '../identity/api-keys.js'
 import { createAuthentication } from '../identity/authentication.js'
@@ -81,7 +80,6 @@ async function optionsOf({ env, config, store, apiKeys, rules, server }: Scene):
   const authentication = createAuthentication({
     resource,
     isLocal: publicResource === undefined,
-    isLoopback: isLoopbackHost(host),
     embedded: await openEmbeddedIssuer(store),
     instance: running?.audience ?? resource,
     apiKeys,
@@ -106,7 +104,7 @@ async function inspect(
   options: InspectOptions,
 ): Promise<readonly Check[]> {
   if (isJwt(token)) return inspectJwt(token, options)
-  const mayAsk = options.issuers.some(issuer => issuer.introspect !== undefined)
+  const mayAsk = options.issuers.some(issuer => issuer.introspection !== undefined)
   if (introspect && mayAsk) return inspectByAsking(token, options)
   const change = mayAsk
     ? 'add --introspect to send it to its issuer and ask'

@@ -11,6 +11,8 @@ export interface Subjects {
   /** Limits are written for an id; what is counted is the principal's own, whoever else has that id at another issuer. */
   readonly principal: { readonly id: string; readonly key: string }
   readonly agents: readonly string[]
+  /** The agent itself, with or without an entry. */
+  readonly agent?: string | undefined
   readonly server?: string | undefined
   readonly tool?: string | undefined
 }
@@ -88,6 +90,8 @@ export class Admission {
   readonly #limits: Limits
   readonly #asked = new Set<string>()
   readonly #held: string[] = []
+  /** What was held before the pause. */
+  #left: string[] = []
   #pauses = 0
   #isOver = false
 
@@ -127,22 +131,24 @@ export class Admission {
 
   /** While somebody is asked, a call is not at work; until the returned function is called. */
   pause(): () => void {
-    if (this.#pauses++ === 0 && !this.#isOver) for (const key of this.#held) this.#limits.store.leave(key)
+    if (this.#pauses++ === 0 && !this.#isOver) this.#left = this.#leave()
     return () => {
-      if (--this.#pauses === 0 && !this.#isOver) for (const key of this.#held) this.#limits.store.reenter(key)
+      if (--this.#pauses > 0 || this.#isOver) return
+      for (const key of this.#left) this.#limits.store.reenter(key)
+      this.#held.push(...this.#left.splice(0))
     }
   }
 
   /** The call is over, however it went. */
   end(): void {
-    if (this.#isOver) return
     this.#isOver = true
-    if (this.#pauses === 0) this.#leave()
-    else this.#held.length = 0
+    this.#leave()
   }
 
-  #leave(): void {
-    for (const key of this.#held.splice(0)) this.#limits.store.leave(key)
+  #leave(): string[] {
+    const held = this.#held.splice(0)
+    for (const key of held) this.#limits.store.leave(key)
+    return held
   }
 }
 
@@ -155,10 +161,12 @@ interface Applying {
 }
 
 /** Each has its own count, also where one pattern stands for many. */
-function* applying(kinds: Limits['kinds'], { principal, agents, server, tool }: Subjects): Generator<Applying> {
+function* applying(kinds: Limits['kinds'], { principal, agents, agent, server, tool }: Subjects): Generator<Applying> {
   yield* oneOf('principal', kinds.principals, principal.id, principal.key)
   const [nearest, ...above] = agents
   if (nearest !== undefined) yield* oneOf('agent', kinds.agents, nearest)
+  // It has the rules of its roles alone, and may have made up its name: what it calls itself counts for whoever it is.
+  else if (agent !== undefined) yield* oneOf('agent', kinds.agents, agent, `of ${principal.key}`)
   for (const name of above) {
     const limit = kinds.agents.exact.get(name)
     const key = `agent ${name}`

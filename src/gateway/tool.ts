@@ -114,9 +114,9 @@ export class GatewayCall {
 
   /** Takes its share of what the limits leave for whom it is known to be about. Rejects with RATE_LIMITED. */
   async admit(): Promise<void> {
-    const agents = entriesFor(this.snapshot.rules, this.agent ?? '').map(({ name }) => name)
-    const { server, tool, caller } = this
-    await this.#admission?.admit({ principal: caller.principal, agents, server, tool })
+    const { agent, server, tool, caller } = this
+    const agents = entriesFor(this.snapshot.rules, agent ?? '').map(({ name }) => name)
+    await this.#admission?.admit({ principal: caller.principal, agents, agent, server, tool })
   }
 
   /** It is over: what it held of the limits is free again. */

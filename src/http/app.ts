@@ -15,7 +15,7 @@ import { protectedResourceMetadata, protectedResourceMetadataUrl, toPublicUrls, 
 
 export interface HttpAppOptions extends GuardOptions {
   readonly front: Front
-  readonly authentication: Pick<Authentication, 'issuers' | 'verify' | 'knows' | 'metadata'>
+  readonly authentication: Pick<Authentication, 'issuers' | 'verify' | 'judgesAlone' | 'metadata'>
   /** Asked for by name in challenges and metadata. */
   readonly scopes: readonly string[]
   /** Of the embedded issuer. */
@@ -75,7 +75,7 @@ export function createHttpApp(options: HttpAppOptions): HttpApp {
 
   const atMcp = requireBearer({
     verify: authentication.verify,
-    knows: authentication.knows,
+    judgesAlone: authentication.judgesAlone,
     metadataUrl: protectedResourceMetadataUrl(resource.href),
     scopes,
     watch,
@@ -84,7 +84,7 @@ export function createHttpApp(options: HttpAppOptions): HttpApp {
     const own = serverResource(c.req.param('server') ?? '')
     const verify = (token: string) => authentication.verify(token, own)
     const metadataUrl = protectedResourceMetadataUrl(own)
-    return { verify, knows: authentication.knows, metadataUrl, scopes, watch }
+    return { verify, judgesAlone: authentication.judgesAlone, metadataUrl, scopes, watch }
   })
   app.post('/mcp', atMcp, limitBody, c => routes.post(c, { expose: exposed(c) }))
   app.all('/mcp', atMcp, c => routes.other(c, { expose: exposed(c) }))
@@ -103,6 +103,11 @@ export function createHttpApp(options: HttpAppOptions): HttpApp {
     c.json({ error: 'not_found', error_description: 'MCP is served under /mcp and /servers/NAME/mcp' }, 404),
   )
   app.onError((thrown, c) => {
+    const { incoming } = c.env
+    if (incoming.destroyed && !incoming.complete) {
+      logger.debug({ path: c.req.path }, 'the client hung up in the middle of its request')
+      return c.body(null, 400) // that nobody reads
+    }
     const error = toGatewayError(thrown)
     logger.error({ err: error.cause ?? error, path: c.req.path }, 'request failed')
     return c.json({ jsonrpc: '2.0', id: null, error: toJsonRpcError(error) }, toHttpStatus(error))

@@ -22,8 +22,8 @@ export interface DoorWatch {
 export interface BearerOptions {
   /** Throws InvalidTokenError or IssuerUnavailableError. */
   readonly verify: (credential: string) => Promise<VerifiedToken>
-  /** Whether a credential can be judged at once: for when there is no time to look at others. */
-  readonly knows?: (credential: string) => boolean
+  /** Whether that takes no question to anybody else: of addresses that keep failing only these are looked at. */
+  readonly judgesAlone?: (credential: string) => boolean
   /** Absolute URL of the protected-resource metadata document. */
   readonly metadataUrl: string
   readonly scopes: readonly string[]
@@ -32,7 +32,12 @@ export interface BearerOptions {
 
 export interface Authenticated {
   readonly Bindings: HttpBindings
-  readonly Variables: { readonly token: VerifiedToken; readonly challenge: Challenge }
+  readonly Variables: {
+    readonly token: VerifiedToken
+    /** Looks at it again; as `verify`. */
+    readonly recheck: () => Promise<VerifiedToken>
+    readonly challenge: Challenge
+  }
 }
 
 /** The `WWW-Authenticate` of a refusal, with what it says beside where to get a token. */
@@ -47,11 +52,16 @@ const BEARER = /^Bearer +([A-Za-z0-9\-._~+/]+=*)$/i
  */
 export function requireBearer(options: BearerOptions | ((c: Context) => BearerOptions)) {
   return createMiddleware<Authenticated>(async (c, next) => {
-    const { verify, knows, metadataUrl, scopes, watch } = typeof options === 'function' ? options(c) : options
+    const { verify, judgesAlone, metadataUrl, scopes, watch } = typeof options === 'function' ? options(c) : options
     const challenge: Challenge = extra => toChallenge({ metadataUrl, scopes }, extra)
+    const closedForMs = watch?.flood.isActive ? watch.flood.closedFor(addressOf(c.env.incoming.socket)) : undefined
     const refused = async (code: FailedLogin['code'], response: Response): Promise<Response> => {
       if (!watch) return response
       const address = addressOf(c.env.incoming.socket)
+      if (closedForMs !== undefined) {
+        watch.onFailure({ address, code: 'RATE_LIMITED' })
+        return tooManyFailures(c, closedForMs)
+      }
       watch.onFailure({ address, code })
       await watch.flood.failed(address)
       return response
@@ -62,30 +72,27 @@ export function requireBearer(options: BearerOptions | ((c: Context) => BearerOp
       return refused(error === 'invalid_token' ? 'INVALID_TOKEN' : 'INVALID_REQUEST', response)
     }
     const found = readCredential(c)
-    const closedForMs = watch?.flood.isActive ? watch.flood.closedFor(addressOf(c.env.incoming.socket)) : undefined
-    const isKnown = found !== undefined && 'credential' in found && knows?.(found.credential) === true
-    if (closedForMs !== undefined && !isKnown) {
-      watch?.onFailure({ address: addressOf(c.env.incoming.socket), code: 'RATE_LIMITED' })
-      const description = 'too many requests from this address have failed to authenticate'
-      return c.json({ error: 'too_many_failures', error_description: description }, 429, {
-        'Retry-After': String(Math.ceil(closedForMs / 1000)),
-      })
-    }
     if (found === undefined)
       return refused('NO_TOKEN', c.json({ message: HOW }, 401, { 'WWW-Authenticate': challenge() }))
     if ('problem' in found) return refuse(400, 'invalid_request', found.problem)
-    if (found.isApiKey && !found.credential.startsWith(API_KEY_PREFIX))
+    const { credential } = found
+    if (found.isApiKey && !credential.startsWith(API_KEY_PREFIX))
       return refuse(401, 'invalid_token', 'what X-API-Key holds is no API key of this gateway')
+    // Others share the address: a good credential gets in, as long as finding out costs nobody else anything.
+    if (closedForMs !== undefined && judgesAlone?.(credential) === false)
+      return refuse(401, 'invalid_token', 'the token is opaque')
     try {
-      c.set('token', await verify(found.credential))
+      c.set('token', await verify(credential))
     } catch (error) {
       if (error instanceof InvalidTokenError) return refuse(401, 'invalid_token', error.description)
       if (!(error instanceof IssuerUnavailableError)) throw error
+      watch?.onFailure({ address: addressOf(c.env.incoming.socket), code: 'ISSUER_UNAVAILABLE' })
       // Whether the token is good cannot be said now: a client that is told 401 would throw it away.
       const body = { error: 'temporarily_unavailable', error_description: UNAVAILABLE }
       return c.json(body, 503, { 'Retry-After': String(error.retryAfterSeconds) })
     }
     watch?.onAccepted?.()
+    c.set('recheck', () => verify(credential))
     c.set('challenge', challenge)
     return next()
   })
@@ -101,9 +108,16 @@ export function insufficientScope(
   return Response.json({ ...error, required_scopes: required }, { status: 403, headers })
 }
 
+function tooManyFailures(c: Context, closedForMs: number): Response {
+  const description = 'too many requests from this address have failed to authenticate'
+  return c.json({ error: 'too_many_failures', error_description: description }, 429, {
+    'Retry-After': String(Math.ceil(closedForMs / 1000)),
+  })
+}
+
 const HOW =
   'a bearer token is needed: send "Authorization: Bearer TOKEN" (gateway token issue --agent NAME makes one, where no identity provider does), or an API key'
-const UNAVAILABLE = 'the issuer of the token cannot be reached to check it: try again in a moment'
+const UNAVAILABLE = 'the issuer of the token cannot be asked about it at the moment: try again soon'
 
 /** The one credential of a request; undefined when there is none, and a problem when it is not plain which one it is. */
 function readCredential(
@@ -140,7 +154,7 @@ export function toChallenge(
 }
 
 /** Only what a quoted-string of RFC 6750 may hold; a claim in an error may contain anything. */
-const quotable = (text: string): string => text.replace(/[^\x20\x21\x23-\x5b\x5d-\x7e]/g, '?')
+const quotable = (text: string): string => text.replaceAll('"', "'").replace(/[^\x20\x21\x23-\x5b\x5d-\x7e]/g, '?')
 
 /** What the SDK carries along with a request. The token itself stays behind: nothing after this needs it. */
 export function toAuthInfo({ principal, clientId, scopes, expiresAt }: VerifiedToken): AuthInfo {

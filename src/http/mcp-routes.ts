@@ -38,6 +38,8 @@ export interface McpRoutes {
 const HEADER_MISMATCH = -32020
 /** What a client says about itself is kept as long as its session. */
 const MAX_INITIALIZE = 64 * 1024
+/** Messages at once (2025-03-26). */
+const MAX_BATCH = 100
 const LOG_LEVEL = 'io.modelcontextprotocol/logLevel'
 // Handlers are small; one for each door that is in use.
 const MAX_DOORS = 1_000
@@ -77,6 +79,7 @@ export function createMcpRoutes({ front, serverInfo, logger, onStranger }: McpRo
       const text = await c.req.text()
       const parsed = parseJson(text)
       if (parsed === undefined) return c.json(isTooDeep(text) ? tooDeep : notJson, 400)
+      if (Array.isArray(parsed.value) && parsed.value.length > MAX_BATCH) return c.json(tooMany, 400)
       const token = c.get('token')
       const refusal = front.refusal(entry, token.principal)
       if (refusal) return refused(refusal, idOf(parsed.value))
@@ -97,7 +100,7 @@ export function createMcpRoutes({ front, serverInfo, logger, onStranger }: McpRo
       if (call) return callPlainly(c, entry, call)
 
       const request = c.req.raw
-      const asked = { request, entry, token, parsedBody: parsed.value }
+      const asked = { request, entry, token, recheck: c.get('recheck'), parsedBody: parsed.value }
       const session = headers['mcp-session-id']?.toString()
       if (session !== undefined || body?.method === 'initialize') {
         if (await isLegacyRequest(request, parsed.value))
@@ -117,7 +120,7 @@ export function createMcpRoutes({ front, serverInfo, logger, onStranger }: McpRo
       if (refusal) return refused(refusal, null)
       const session = c.req.header('mcp-session-id')
       const request = c.req.raw
-      if (session !== undefined) return sessions.answer(session, { request, entry, token })
+      if (session !== undefined) return sessions.answer(session, { request, entry, token, recheck: c.get('recheck') })
       return handlerFor(entry).fetch(request, { authInfo: toAuthInfo(token) })
     },
 
@@ -219,6 +222,12 @@ const notJson = {
   jsonrpc: '2.0',
   id: null,
   error: { code: -32700, message: 'Parse error: the request body is not valid JSON' },
+} as const
+
+const tooMany = {
+  jsonrpc: '2.0',
+  id: null,
+  error: { code: -32600, message: `Invalid Request: a batch has at most ${MAX_BATCH} messages` },
 } as const
 
 const tooDeep = {

@@ -6,7 +6,7 @@ import type { Logger } from '../observability/logger.js'
 import { toAuthInfo } from './bearer.js'
 import { SessionEvents } from './event-store.js'
 import type { Entry, Front } from './front.js'
-import { untilExpiry, withEnds } from './streams.js'
+import { type Admitted, whileGood, withEnds } from './streams.js'
 
 const MINUTE_MS = 60_000
 /** Clients almost never say goodbye, and so sessions end by themselves. */
@@ -38,10 +38,9 @@ export interface SessionsOptions {
 }
 
 /** What a request to a session brings along. */
-export interface SessionRequest {
+export interface SessionRequest extends Admitted {
   readonly request: Request
   readonly entry: Entry
-  readonly token: VerifiedToken
   /** Of a POST. */
   readonly parsedBody?: unknown
 }
@@ -140,11 +139,11 @@ export class Sessions {
       if (this.#front.refusal(entry, principal)) void server.close()
   }
 
-  async #answer(session: Session, { request, token, parsedBody }: SessionRequest): Promise<Response> {
+  async #answer(session: Session, { request, token, recheck, parsedBody }: SessionRequest): Promise<Response> {
     const kind = request.method === 'GET' ? 'listening' : 'answering'
     session[kind]++
     session.lastUsedAt = this.#now()
-    const expiry = untilExpiry(token.acceptedUntil)
+    const expiry = whileGood({ token, recheck })
     const onEnd = () => {
       session[kind]--
       session.lastUsedAt = this.#now()

@@ -1,3 +1,6 @@
+import { InvalidTokenError } from '../identity/token-errors.js'
+import type { VerifiedToken } from '../identity/token-verifier.js'
+
 /** Ends: when the stream is over, and when it has to be. */
 export interface StreamEnds {
   /** Called once, however the stream came to its end; at once for a response without a body. */
@@ -72,11 +75,44 @@ export function withEnds(response: Response, { onEnd, signal }: StreamEnds): Res
   return new Response(body, { status, statusText, headers })
 }
 
-/** Aborted when the token has expired: a stream is open only to those who still may have it. `release` forgets about it. */
-export function untilExpiry(acceptedUntil: number): { readonly signal: AbortSignal; readonly release: () => void } {
-  const expired = new AbortController()
-  // Longer than a timer can run is longer than a stream lives.
-  const delayMs = Math.min(Math.max(0, acceptedUntil * 1000 - Date.now()), 2 ** 31 - 1)
-  const timer = setTimeout(() => expired.abort(), delayMs).unref()
-  return { signal: expired.signal, release: () => clearTimeout(timer) }
+/** How long who must not come in any more may go on listening. */
+const RECHECK_MS = 60_000
+
+/** The token that opened a stream, and how to look at it again. Rejects with InvalidTokenError when it is no longer good. */
+export interface Admitted {
+  readonly token: VerifiedToken
+  readonly recheck: () => Promise<VerifiedToken>
+}
+
+/**
+ * Aborted when the token has expired, or is no longer good for another reason (a key was revoked, an issuer taken out of the rules): a
+ * stream is open only to those who would still get in. `release` forgets about it.
+ */
+export function whileGood(
+  { token, recheck }: Admitted,
+  recheckMs = RECHECK_MS,
+): { readonly signal: AbortSignal; readonly release: () => void } {
+  const over = new AbortController()
+  let { acceptedUntil } = token
+  let timer: NodeJS.Timeout | undefined
+  const wait = () => {
+    const remainingMs = Math.max(0, acceptedUntil * 1000 - Date.now())
+    timer = setTimeout(() => void look(), Math.min(remainingMs, recheckMs)).unref()
+  }
+  const look = async () => {
+    try {
+      ;({ acceptedUntil } = await recheck())
+    } catch (error) {
+      if (error instanceof InvalidTokenError) return over.abort() // else it cannot be known now
+    }
+    if (acceptedUntil * 1000 <= Date.now()) over.abort()
+    else if (!isReleased) wait()
+  }
+  let isReleased = false
+  wait()
+  const release = () => {
+    isReleased = true
+    clearTimeout(timer)
+  }
+  return { signal: over.signal, release }
 }

@@ -1,21 +1,19 @@
 import { setTimeout as wait } from 'node:timers/promises'
 import { createMcpHandler, InMemoryServerEventBus } from '@modelcontextprotocol/server'
-import type { VerifiedToken } from '../identity/token-verifier.js'
 import { isJsonObject, type JsonObject } from '../json.js'
 import type { Logger } from '../observability/logger.js'
 import { toAuthInfo } from './bearer.js'
 import type { Change, Entry, Front, ListenFilter } from './front.js'
-import { untilExpiry, withEnds } from './streams.js'
+import { type Admitted, whileGood, withEnds } from './streams.js'
 
 // A client waits for the acknowledgement, and a server that starts slowly is no reason to let it.
 const READY_MS = 500
 const MAX_PER_PRINCIPAL = 64
 const MAX_URIS = 1_000
 
-export interface ListenRequest {
+export interface ListenRequest extends Admitted {
   readonly request: Request
   readonly entry: Entry
-  readonly token: VerifiedToken
   readonly parsedBody: JsonObject
 }
 
@@ -33,7 +31,7 @@ export class Subscriptions {
     this.#logger = logger
   }
 
-  async listen({ request, entry, token, parsedBody }: ListenRequest): Promise<Response> {
+  async listen({ request, entry, token, recheck, parsedBody }: ListenRequest): Promise<Response> {
     const { principal } = token
     const open = this.#open.get(principal.key) ?? new Set()
     if (open.size >= MAX_PER_PRINCIPAL) {
@@ -52,7 +50,7 @@ export class Subscriptions {
     const caller = { principal, era: 'modern', meta } as const
     const watching = this.#front.watch(entry, caller, filter, change => bus.publish(toEvent(change)))
     watching.catch(error => this.#logger.debug({ reason: String(error) }, 'cannot watch'))
-    const expiry = untilExpiry(token.acceptedUntil)
+    const expiry = whileGood({ token, recheck })
     let isOver = false
     const end = async () => {
       if (isOver) return

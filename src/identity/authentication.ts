@@ -19,8 +19,6 @@ export interface AuthenticationOptions {
   readonly resource: string
   /** False: the gateway has a public URL, and tokens are made out to that. */
   readonly isLocal: boolean
-  /** Bound to loopback: only then the embedded issuer opens a door to MCP. */
-  readonly isLoopback: boolean
   readonly embedded: EmbeddedIssuer
   /** Audience of this one process, for this user's own commands. */
   readonly instance: string
@@ -40,14 +38,14 @@ export interface Authentication {
   /** Takes the rules' `identity` into effect, at start and at every reload. Nothing that was verified before counts any longer. */
   configure(identity: IdentityConfig | undefined): void
   verify: (credential: string, door?: string) => Promise<VerifiedToken>
-  /** Whether that takes no time: a token that was found good before, or an API key. */
-  knows: (credential: string) => boolean
+  /** Whether that can be said without asking anybody about this very credential. */
+  judgesAlone: (credential: string) => boolean
   /** The metadata of the first external issuer, or the little that is known without it. */
   metadata(kind: MetadataKind): Promise<{ readonly document: JsonObject; readonly isComplete: boolean } | undefined>
 }
 
 /** What is kept of an issuer across reloads: its keys, and what it said about tokens. */
-type Connection = Pick<TrustedIssuer, 'keys' | 'introspect'> & { metadata: ReturnType<typeof openIssuerMetadata> }
+type Connection = Pick<TrustedIssuer, 'keys' | 'introspection'> & { metadata: ReturnType<typeof openIssuerMetadata> }
 
 export function createAuthentication(options: AuthenticationOptions): Authentication {
   const { apiKeys, logger } = options
@@ -79,7 +77,7 @@ export function createAuthentication(options: AuthenticationOptions): Authentica
     verify: (credential, door) =>
       credential.startsWith(API_KEY_PREFIX) ? apiKeys.verify(credential) : verifier.verify(credential, door),
 
-    knows: credential => credential.startsWith(API_KEY_PREFIX) || verifier.knows(credential),
+    judgesAlone: credential => credential.startsWith(API_KEY_PREFIX) || verifier.judgesAlone(credential),
 
     async metadata(kind) {
       const [first] = configs
@@ -105,18 +103,19 @@ export const allIssuers = (issuer: IssuerConfig | undefined, { issuers }: Identi
 
 function connect(config: IssuerConfig, logger: Logger): Connection {
   const metadata = openIssuerMetadata(config)
-  const onError = ({ message }: Error) =>
-    logger.warn({ issuer: config.issuer, reason: message }, 'the keys of the issuer are not to be had')
+  const warn = (text: string) => (error: Error) => logger.warn({ issuer: config.issuer, reason: error.message }, text)
   return {
     metadata,
-    keys: openIssuerKeys({ config, metadata, onError }),
-    introspect: config.introspection && openIntrospection(config.introspection),
+    keys: openIssuerKeys({ config, metadata, onError: warn('the keys of the issuer are not to be had') }),
+    introspection:
+      config.introspection &&
+      openIntrospection(config.introspection, { onError: warn('the issuer cannot be asked about a token') }),
   }
 }
 
 function trust(
   config: IssuerConfig,
-  { keys, introspect }: Pick<TrustedIssuer, 'keys' | 'introspect'>,
+  { keys, introspection }: Pick<TrustedIssuer, 'keys' | 'introspection'>,
   { agents, roles }: IdentityConfig,
   { resource, audience }: Pick<AuthenticationOptions, 'resource' | 'audience'>,
 ): TrustedIssuer {
@@ -125,7 +124,7 @@ function trust(
     audiences: [config.audience ?? audience ?? resource],
     algorithms: config.algorithms ?? ASYMMETRIC_ALGORITHMS,
     keys,
-    introspect,
+    introspection,
     claims: { agents, roles, names: config },
   }
 }
@@ -137,9 +136,8 @@ function trust(
 function trustEmbedded(
   isReplaced: boolean,
   { agents, roles }: IdentityConfig,
-  { embedded, instance, resource, isLocal, isLoopback }: AuthenticationOptions,
+  { embedded, instance, resource, isLocal }: AuthenticationOptions,
 ): TrustedIssuer[] {
-  if (!isLoopback) return []
   const { issuer, algorithms, jwks } = embedded
   const audiences: [string, ...string[]] = isReplaced
     ? [instance]

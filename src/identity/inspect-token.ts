@@ -47,7 +47,7 @@ export async function inspectJwt(token: string, options: InspectOptions): Promis
   const claimRules = issuer?.claims ?? NO_CLAIM_RULES
   const missing = missingClaim(claims, claimRules)
   const checks = [
-    await checkSignature(token, own),
+    await checkSignature(token, own, options),
     checkIssuer(claims, own, issuers),
     ...(issuer ? [checkAudience(claims, issuer, options.door)] : []),
     ...checkTimes(claims, options),
@@ -78,7 +78,11 @@ export const checkPrincipal = ({ agents }: Principal, rules: AccessRules | undef
 
 const UNREACHABLE = 'make the issuer reachable from here, or correct where it is (OAUTH_GATEWAY_URL, OAUTH_JWKS_URI)'
 
-async function checkSignature(token: string, issuer: TrustedIssuer | undefined): Promise<Check> {
+async function checkSignature(
+  token: string,
+  issuer: TrustedIssuer | undefined,
+  { clockToleranceSeconds: clockTolerance, now = Date.now }: InspectOptions,
+): Promise<Check> {
   const check = 'signature'
   const { alg = 'none', kid } = decodeProtectedHeader(token)
   const got = `${alg}${kid === undefined ? '' : `, key ${kid}`}`
@@ -91,7 +95,7 @@ async function checkSignature(token: string, issuer: TrustedIssuer | undefined):
     await withEachKey(issuer.keys, key => compactVerify(token, key, { algorithms }))
     return { check, ok: true, got, wanted }
   } catch (error) {
-    const description = describe(error, issuer)
+    const description = describe(error, { token, issuer, clockTolerance, now })
     const change =
       description === undefined ? UNREACHABLE : 'get a new token; if that fails too, correct OAUTH_JWKS_URI'
     return { check, ok: false, got: `${got} (${description ?? messageOf(error)})`, wanted, change }

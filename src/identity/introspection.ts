@@ -10,36 +10,50 @@ const ACTIVE_MS = 60_000
 // What is not active now will not become it; this only keeps one bad token from being asked about all the time.
 const INACTIVE_MS = 10_000
 
-/** What the issuer says about a token (RFC 7662); undefined for one that is not active. Rejects with IssuerUnavailableError. */
-export type Introspect = (token: string) => Promise<JsonObject | undefined>
+export interface Introspection {
+  /** What the issuer says about a token (RFC 7662); undefined for one that is not active. Rejects with IssuerUnavailableError. */
+  ask(token: string): Promise<JsonObject | undefined>
+  /** Whether that can be said without asking. */
+  knows(token: string): boolean
+}
 
-type Introspection = NonNullable<IssuerConfig['introspection']>
+type Endpoint = NonNullable<IssuerConfig['introspection']>
 
 /** Asks once about each token, and again after a minute at the latest: so long may a revoked one go on. */
-export function openIntrospection(endpoint: Introspection, now: () => number = Date.now): Introspect {
+export function openIntrospection(
+  endpoint: Endpoint,
+  { onError = () => {}, now = Date.now }: { onError?: (error: Error) => void; now?: () => number } = {},
+): Introspection {
   const answers = new LRUCache<string, Promise<JsonObject | undefined>>({
     max: MAX_REMEMBERED,
     perf: { now },
     ttlResolution: 0,
   })
-  return token => {
-    const key = hash('sha256', token, 'base64')
-    const known = answers.get(key)
-    if (known) return known
-    const asking = introspect(endpoint, token)
-    answers.set(key, asking) // for all who bring it at the same time
-    asking.then(
-      claims => answers.set(key, asking, { ttl: Math.max(1, claims ? untilExpiry(claims, now()) : INACTIVE_MS) }),
-      () => answers.delete(key),
-    )
-    return asking
+  const keyOf = (token: string) => hash('sha256', token, 'base64')
+  return {
+    knows: token => answers.has(keyOf(token)),
+    ask(token) {
+      const key = keyOf(token)
+      const known = answers.get(key)
+      if (known) return known
+      const asking = introspect(endpoint, token)
+      answers.set(key, asking) // for all who bring it at the same time
+      asking.then(
+        claims => answers.set(key, asking, { ttl: Math.max(1, claims ? untilExpiry(claims, now()) : INACTIVE_MS) }),
+        error => {
+          answers.delete(key)
+          onError(error)
+        },
+      )
+      return asking
+    },
   }
 }
 
 const untilExpiry = ({ exp }: JsonObject, nowMs: number): number =>
   typeof exp === 'number' ? Math.min(ACTIVE_MS, exp * 1000 - nowMs) : ACTIVE_MS
 
-async function introspect({ endpoint, clientId, clientSecret }: Introspection, token: string) {
+async function introspect({ endpoint, clientId, clientSecret }: Endpoint, token: string) {
   const claims = await fetchFromIssuer(endpoint, {
     headers: {
       authorization: `Basic ${Buffer.from(`${formEncoded(clientId)}:${formEncoded(clientSecret)}`).toString('base64')}`,

@@ -39,7 +39,7 @@ export async function fetchFromIssuer(url: string, request: IssuerRequest = {}):
   } catch (error) {
     if (error instanceof IssuerUnavailableError) throw error
     const reason = limit.signal.aborted ? 'no answer in time' : reasonOf(error)
-    throw new IssuerUnavailableError(`cannot reach ${url}: ${reason}`, { cause: error })
+    throw new IssuerUnavailableError(`cannot reach ${url}: ${reason}`, { cause: error, isSilent: true })
   } finally {
     clearTimeout(timer)
     void dispatcher.destroy()

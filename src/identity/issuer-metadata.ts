@@ -47,7 +47,7 @@ async function findMetadata({ issuer, url = issuer }: IssuerConfig, kind: Metada
       // RFC 8414, section 3.3: what says to be another issuer's is another issuer's.
       if (document && [issuer, url].includes(String(document.issuer))) return document
     } catch (error) {
-      if (!(error instanceof IssuerUnavailableError)) throw error
+      if (!(error instanceof IssuerUnavailableError) || error.isSilent) throw error
       unavailable ??= error
     }
   }

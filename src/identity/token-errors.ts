@@ -13,9 +13,15 @@ export class InvalidTokenError extends Error {
 export class IssuerUnavailableError extends Error {
   override readonly name = 'IssuerUnavailableError'
   readonly retryAfterSeconds: number
+  /** True when there was no answer at all: others of that origin have none either. */
+  readonly isSilent: boolean
 
-  constructor(message: string, options: { cause?: unknown; retryAfterSeconds?: number } = {}) {
+  constructor(
+    message: string,
+    options: { cause?: unknown; retryAfterSeconds?: number; isSilent?: boolean | undefined } = {},
+  ) {
     super(message, { cause: options.cause })
     this.retryAfterSeconds = options.retryAfterSeconds ?? 5
+    this.isSilent = options.isSilent ?? false
   }
 }

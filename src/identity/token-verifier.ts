@@ -1,9 +1,9 @@
 import { hash } from 'node:crypto'
 import { decodeJwt, decodeProtectedHeader, errors, type JWTPayload, type JWTVerifyGetKey, jwtVerify } from 'jose'
 import { LRUCache } from 'lru-cache'
-import type { JsonObject } from '../json.js'
+import { isTooDeep, type JsonObject } from '../json.js'
 import { type ClaimRules, missingClaim, principalOf } from './claims.js'
-import type { Introspect } from './introspection.js'
+import type { Introspection } from './introspection.js'
 import type { Principal } from './principal.js'
 import { InvalidTokenError, IssuerUnavailableError } from './token-errors.js'
 
@@ -25,7 +25,7 @@ export interface TrustedIssuer {
   readonly algorithms: readonly string[]
   readonly keys: JWTVerifyGetKey
   /** For tokens that only the issuer can read. */
-  readonly introspect?: Introspect | undefined
+  readonly introspection?: Introspection | undefined
   readonly claims?: ClaimRules | undefined
   /** Good for its own audiences alone, at no door of one server; and nobody needs to know of it. */
   readonly isInternal?: boolean | undefined
@@ -45,8 +45,8 @@ export interface TokenVerifier {
    * gateway everywhere. Throws InvalidTokenError, or IssuerUnavailableError when that cannot be said now.
    */
   verify(token: string, door?: string): Promise<VerifiedToken>
-  /** Whether a token was found good before: for when there is no time to look at others. */
-  knows(token: string): boolean
+  /** Whether that takes no question to an issuer about this very token. */
+  judgesAlone(token: string): boolean
 }
 
 export const MAX_TOKEN_LENGTH = 32 * 1024
@@ -76,12 +76,12 @@ export function createTokenVerifier(options: TokenVerifierOptions): TokenVerifie
 
   async function check(token: string): Promise<CheckedToken> {
     if (token.length > MAX_TOKEN_LENGTH)
-      throw new InvalidTokenError(`the token is longer than ${MAX_TOKEN_LENGTH} characters`)
+      throw new InvalidTokenError(`the token has ${token.length} characters, more than ${MAX_TOKEN_LENGTH}`)
     const key = hash('sha256', token, 'base64')
     const known = checked.get(key)
     if (known) {
       if (known.acceptedUntil > now() / 1000) return known
-      throw new InvalidTokenError(expired(known.expiresAt))
+      throw new InvalidTokenError(expired(known.expiresAt, context))
     }
     const iss = issuerIn(token)
     if (iss === undefined) return checkOpaque(token, context) // its issuer has a cache of its own
@@ -91,7 +91,8 @@ export function createTokenVerifier(options: TokenVerifierOptions): TokenVerifie
   }
 
   return {
-    knows: token => checked.has(hash('sha256', token, 'base64')),
+    judgesAlone: token =>
+      issuerIn(token) !== undefined || issuers.every(({ introspection }) => introspection?.knows(token) ?? true),
     async verify(token, door) {
       const found = await check(token)
       const problem = audienceProblem(found.audience, found.issuer, door)
@@ -113,7 +114,10 @@ interface Context {
 export function issuerIn(token: string): { readonly claim: unknown } | undefined {
   try {
     decodeProtectedHeader(token)
-    return { claim: decodeJwt(token).iss }
+    const { iss: claim } = decodeJwt(token)
+    const [, claims = ''] = token.split('.')
+    // Whoever puts such a claim into words runs out of stack.
+    return isTooDeep(Buffer.from(claims, 'base64url').toString('utf8')) ? undefined : { claim }
   } catch {
     return undefined
   }
@@ -132,18 +136,19 @@ async function checkJwt(token: string, { claim }: { claim: unknown }, context: C
 /** RFC 9068, and what issuers write who do not follow it. Tokens of other kinds (RFC 8725, section 3.11) are for other uses. */
 const ACCESS_TOKENS = ['jwt', 'application/jwt', 'at+jwt', 'application/at+jwt']
 
-async function verified(token: string, issuer: TrustedIssuer, { clockTolerance, now }: Context) {
+async function verified(token: string, issuer: TrustedIssuer, context: Context) {
+  const { clockTolerance, now } = context
   const checks = {
     issuer: issuer.issuer,
     algorithms: [...issuer.algorithms],
     clockTolerance,
     currentDate: new Date(now()),
-    requiredClaims: ['iss', 'aud', 'exp', 'sub'],
+    requiredClaims: ['iss', 'exp', 'sub'], // and `aud`, which is for the door to look at
   }
   try {
     return await withEachKey(issuer.keys, key => jwtVerify(token, key, checks))
   } catch (error) {
-    const description = describe(error, issuer)
+    const description = describe(error, { token, issuer, ...context })
     if (description !== undefined) throw new InvalidTokenError(description, { cause: error })
     if (error instanceof IssuerUnavailableError) throw error
     throw new IssuerUnavailableError(`the keys of ${issuer.issuer} cannot be used`, { cause: error })
@@ -169,12 +174,12 @@ function orNotThisKey(error: unknown): undefined {
 }
 
 async function checkOpaque(token: string, context: Context): Promise<CheckedToken> {
-  const asked = context.issuers.filter(({ introspect }) => introspect !== undefined)
+  const asked = context.issuers.filter(({ introspection }) => introspection !== undefined)
   if (asked.length === 0) throw new InvalidTokenError('the token is not a JWT')
   let unavailable: unknown
   for (const issuer of asked) {
     try {
-      const claims = await issuer.introspect?.(token)
+      const claims = await issuer.introspection?.ask(token)
       if (claims) return toCheckedToken(checkedIntrospection(claims, issuer, context), issuer, context)
     } catch (error) {
       if (!(error instanceof IssuerUnavailableError)) throw error
@@ -186,29 +191,37 @@ async function checkOpaque(token: string, context: Context): Promise<CheckedToke
 }
 
 /** The same checks as for a JWT. What RFC 7662 lets the issuer leave out is as the issuer is: its own, and for now. */
-function checkedIntrospection(claims: JsonObject, issuer: TrustedIssuer, { clockTolerance, now }: Context): JsonObject {
+function checkedIntrospection(claims: JsonObject, issuer: TrustedIssuer, context: Context): JsonObject {
+  const { clockTolerance, now } = context
   const seconds = now() / 1000
-  const { iss = issuer.issuer, aud, exp = Math.ceil(seconds) + 60, nbf, sub = claims.client_id } = claims
+  const { iss = issuer.issuer, exp = Math.ceil(seconds) + 60, nbf, sub = claims.client_id } = claims
   if (iss !== issuer.issuer) throw new InvalidTokenError(issuerProblem(iss, [issuer]))
-  if (aud === undefined) throw new InvalidTokenError('the claim "aud" is missing')
-  if (typeof exp !== 'number') throw new InvalidTokenError('the claim "exp" is not valid')
-  if (exp + clockTolerance <= seconds) throw new InvalidTokenError(expired(exp))
-  if (typeof nbf === 'number' && nbf - clockTolerance > seconds) throw new InvalidTokenError(notYet(nbf))
+  if (typeof exp !== 'number') throw new InvalidTokenError("the claim 'exp' is not valid")
+  if (exp + clockTolerance <= seconds) throw new InvalidTokenError(expired(exp, context))
+  if (typeof nbf === 'number' && nbf - clockTolerance > seconds) throw new InvalidTokenError(notYet(nbf, context))
   return { ...claims, iss, exp, sub }
 }
 
 function toCheckedToken(claims: JWTPayload & JsonObject, issuer: TrustedIssuer, context: Context): CheckedToken {
   const { sub, iat, exp = 0, aud } = claims
   const { claims: rules = NO_CLAIM_RULES } = issuer
-  if (typeof sub !== 'string' || sub === '') throw new InvalidTokenError('the claim "sub" is not a name')
+  const kind = otherKind(claims)
+  if (kind !== undefined) throw new InvalidTokenError(`the token is a ${inWords(kind)}, not an access token`)
+  if (typeof sub !== 'string' || sub === '') throw new InvalidTokenError("the claim 'sub' is not a name")
   if (typeof iat === 'number' && iat - context.clockTolerance > context.now() / 1000)
-    throw new InvalidTokenError(`the token was issued in the future, at ${toTime(iat)}`)
+    throw new InvalidTokenError(`the token was issued in the future, at ${toTime(iat)}${itIs(context)}`)
   const missing = missingClaim(claims, rules)
-  if (missing !== undefined) throw new InvalidTokenError(`the claim "${missing}" is missing`)
+  if (missing !== undefined) throw new InvalidTokenError(`the claim '${missing}' is missing`)
   const principal = principalOf(claims, { issuer: issuer.issuer, subject: sub }, rules)
   const { clientId = '', scopes = [] } = principal
   const acceptedUntil = exp + context.clockTolerance
   return { principal, clientId, scopes, expiresAt: exp, acceptedUntil, issuer, audience: aud }
+}
+
+/** What the claims say that the token is for, where that is another use: `token_use` of Cognito, `typ` of Keycloak. */
+function otherKind({ token_use: use, typ }: JsonObject): unknown {
+  if (use !== undefined && !['access', 'access_token'].includes(String(use))) return use
+  return ['ID', 'Refresh', 'Offline', 'Logout'].includes(String(typ)) ? typ : undefined
 }
 
 /** What is wrong with the audience, if anything is (RFC 8707: character by character). */
@@ -220,31 +233,46 @@ export function audienceProblem(claim: unknown, issuer: TrustedIssuer, door?: st
 }
 
 export function issuerProblem(claim: unknown, issuers: readonly TrustedIssuer[]): string {
-  if (claim === undefined) return 'the claim "iss" is missing'
   const trusted = issuers.filter(({ isInternal }) => !isInternal).map(({ issuer }) => issuer)
   return `issuer mismatch: token has ${inWords(claim)}, this server trusts ${trusted.join(' and ') || 'no issuer'}`
 }
 
-/** In words a caller can act on; undefined for what is not the token's fault. */
-export function describe(error: unknown, { algorithms }: Pick<TrustedIssuer, 'algorithms'>): string | undefined {
-  if (error instanceof errors.JWTExpired) return expired(error.payload.exp)
+/** What is held against a token, and the token itself. */
+interface Looked extends Pick<Context, 'clockTolerance' | 'now'> {
+  readonly token: string
+  readonly issuer: Pick<TrustedIssuer, 'issuer' | 'algorithms'>
+}
+
+/** In words a caller can act on: what was got, and what was wanted. Undefined for what is not the token's fault. */
+export function describe(error: unknown, looked: Looked): string | undefined {
+  const { issuer, token } = looked
+  if (error instanceof errors.JWTExpired) return expired(error.payload.exp, looked)
   if (error instanceof errors.JWTClaimValidationFailed) {
-    if (error.reason === 'missing') return `the claim "${error.claim}" is missing`
-    if (error.claim === 'nbf' && error.payload.nbf !== undefined) return notYet(error.payload.nbf)
-    return `the claim "${error.claim}" is not valid`
+    if (error.reason === 'missing') return `the claim '${error.claim}' is missing`
+    if (error.claim === 'nbf' && error.payload.nbf !== undefined) return notYet(error.payload.nbf, looked)
+    return `the claim '${error.claim}' is not valid`
   }
-  if (error instanceof errors.JOSEAlgNotAllowed) return `the token is not signed with ${algorithms.join(' or ')}`
-  if (error instanceof errors.JWKSNoMatchingKey) return 'the token was signed with a key this server does not know'
-  if (error instanceof errors.JWSSignatureVerificationFailed) return 'the signature does not fit the token'
+  const { alg, kid, crit } = decodeProtectedHeader(token)
+  if (error instanceof errors.JOSEAlgNotAllowed)
+    return `algorithm mismatch: token has ${inWords(alg)}, this server takes ${issuer.algorithms.join(', ')}`
+  if (error instanceof errors.JWKSNoMatchingKey)
+    return `the token was signed with a key this server does not know: token has ${inWords(kid)}, which is none of ${issuer.issuer}`
+  if (error instanceof errors.JWSSignatureVerificationFailed)
+    return `the signature does not fit the token: it was not made with the key ${inWords(kid)} of ${issuer.issuer}`
   if (error instanceof errors.JOSENotSupported)
-    return 'the token uses a critical header or an algorithm this server does not support'
+    return `the token uses a critical header or an algorithm this server does not support: token has ${inWords(crit ?? alg)}`
   if (error instanceof errors.JWSInvalid || error instanceof errors.JWTInvalid) return 'the token is not a JWT'
   return undefined
 }
 
-const expired = (expiresAt: unknown): string => `the token expired at ${toTime(expiresAt)}`
+const expired = (expiresAt: unknown, context: Pick<Context, 'clockTolerance' | 'now'>): string =>
+  `the token expired at ${toTime(expiresAt)}${itIs(context)}`
 
-const notYet = (notBefore: unknown): string => `the token is not valid before ${toTime(notBefore)}`
+const notYet = (notBefore: unknown, context: Pick<Context, 'clockTolerance' | 'now'>): string =>
+  `the token is not valid before ${toTime(notBefore)}${itIs(context)}`
+
+const itIs = ({ now, clockTolerance }: Pick<Context, 'clockTolerance' | 'now'>): string =>
+  `, and it is ${toTime(now() / 1000)} here (${clockTolerance} s tolerance)`
 
 export const toTime = (seconds: unknown): string => {
   const date = new Date(Number(seconds) * 1000)

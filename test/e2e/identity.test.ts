@@ -1,5 +1,5 @@
 import { createInterface } from 'node:readline'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { type GatewayProcess, gateway, serveGateway, spawnGateway } from '../fixtures/cli.js'
 import { nodeServer, writeFiles } from '../fixtures/gateway.js'
 import { ask, mcpRequest } from '../fixtures/http.js'
@@ -35,6 +35,20 @@ const query = (sql: string) => ({
 })
 const execute = query('select 1')
 const call = (token: string, params = execute) => ask(url, mcpRequest('modern', token, 'tools/call', params))
+
+async function callOverConnect(where: Parameters<typeof spawnGateway>[1]) {
+  const connected = spawnGateway(['connect', '--agent', 'team'], where)
+  const answers = createInterface({ input: connected.stdout })[Symbol.asyncIterator]()
+  const ask = async (id: number, method: string, params: object) => {
+    connected.stdin.write(`${JSON.stringify({ jsonrpc: '2.0', id, method, params })}\n`)
+    return JSON.parse((await answers.next()).value)
+  }
+  const clientInfo = { name: 'test', version: '1' }
+  await ask(1, 'initialize', { protocolVersion: '2025-06-18', capabilities: {}, clientInfo })
+  const { result } = await ask(2, 'tools/call', execute)
+  connected.kill()
+  return result
+}
 
 describe('a gateway with an external issuer', () => {
   test('takes its tokens, and does what the rules give to their claims', async () => {
@@ -76,16 +90,21 @@ describe('a gateway with an external issuer', () => {
 
     expect(JSON.parse((await run('status', '--json')).stdout).servers).toMatchObject([{ name: 'shop', state: 'ready' }])
 
-    const connected = spawnGateway(['connect', '--agent', 'team'], { cwd: files.directory, env })
-    const answers = createInterface({ input: connected.stdout })[Symbol.asyncIterator]()
-    const ask = async (id: number, method: string, params: object) => {
-      connected.stdin.write(`${JSON.stringify({ jsonrpc: '2.0', id, method, params })}\n`)
-      return JSON.parse((await answers.next()).value)
-    }
-    const clientInfo = { name: 'test', version: '1' }
-    await ask(1, 'initialize', { protocolVersion: '2025-06-18', capabilities: {}, clientInfo })
-    expect((await ask(2, 'tools/call', execute)).result.isError ?? false).toBe(false)
-    connected.kill()
+    expect((await callOverConnect({ cwd: files.directory, env })).isError ?? false).toBe(false)
+  })
+
+  test('beyond this machine is one for its commands all the same', async () => {
+    const rules = { agents: { team: { allow: { servers: ['*'] } } } }
+    const others = await writeFiles({ servers: { shop: nodeServer('shop.js') }, rules })
+    onTestFinished(() => others.close())
+    const own = { MCP_RESOURCE_URI: 'https://gateway.example.com/mcp', OAUTH_GATEWAY_URL: issuer.issuer }
+    const where = { cwd: others.directory, env: { ...others.env, ...own } }
+    const { process: other } = await serveGateway(['--host', '0.0.0.0'], where)
+    onTestFinished(() => void other.kill())
+    expect((await callOverConnect(where)).isError ?? false).toBe(false)
+    const shop = async () => JSON.parse((await gateway(['status', '--json'], where)).stdout).servers[0]
+    const { state, pid } = await shop()
+    expect([state, (await shop()).pid]).toEqual(['ready', pid]) // that of the running one
   })
 
   test('says nowhere what a token is', async () => {

@@ -215,6 +215,30 @@ describe('over HTTP', () => {
     for (let round = 0; round < 5; round++) expect(await call(vip)).toBe('OK')
   })
 
+  test('who lives by a role alone has the limits of its agent too, whatever it calls itself', async () => {
+    const files = {
+      servers: {},
+      rules: {
+        agents: {},
+        roles: { reader: ALL },
+        identity: { roles: { reader: { sub: 'ann' } } },
+        limits: { agents: { '*': { requestsPerMinute: 2 } } },
+      },
+    }
+    const gateway = await openTestGateway(files)
+    open.push(gateway)
+    const { url } = await gateway.gateway.serveHttp({ port: 0 })
+    const token = await (await openTokens(gateway, url))({ agents: ['ghost*'], sub: 'ann' })
+    const outcome = async (name: string) => {
+      const { answer } = await askModern(url, token, 'tools/call', {
+        name: 'list_servers',
+        arguments: { agent_id: name },
+      })
+      return codeOf(answer.result as unknown as TestResult)
+    }
+    expect([await outcome('ghost1'), await outcome('ghost2'), await outcome('ghost3')]).toEqual(['OK', 'OK', LIMITED])
+  })
+
   test('what is no tool call is refused with a JSON-RPC error', async () => {
     const talker = await openTalker('modern', 'http')
     open.push(talker)

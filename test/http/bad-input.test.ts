@@ -207,6 +207,26 @@ describe.each(DOORS)('messages at %s', (_, url) => {
   })
 })
 
+describe('names that cannot even be put into words', () => {
+  const odd = { toString: 1, valueOf: 2 }
+
+  test.each<[string, Record<string, unknown>]>([
+    ['prompts/get', { name: odd }],
+    ['resources/read', { uri: odd }],
+    ['completion/complete', { ref: { type: 'ref/prompt', name: odd }, argument: { name: 'a', value: 'b' } }],
+    ['completion/complete', { ref: { type: 'ref/resource', uri: odd }, argument: { name: 'a', value: 'b' } }],
+    ['resources/subscribe', { uri: odd }],
+    ['resources/unsubscribe', { uri: odd }],
+  ])('are refused: %s %j', async (method, params) => {
+    const direct = `${social.mcp}?expose=direct`
+    const session = await beginSession(direct, token)
+    expect((await session.request(method, params)).answer.error?.code).toBe(-32602)
+    await session.end()
+    if (method.endsWith('subscribe')) return // not of 2026
+    expect((await askModern(direct, token, method, params)).answer.error?.code).toBe(-32602)
+  })
+})
+
 describe.each(DOORS)('headers at %s', (_, url) => {
   const call = { name: 'report', arguments: {} }
   const send = (

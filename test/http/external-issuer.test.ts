@@ -74,8 +74,16 @@ describe('tokens of an external issuer', () => {
   })
 
   test.each<[what: string, claims: () => Record<string, unknown>, description: RegExp]>([
-    ['expired 5 minutes ago', () => ({ exp: now() - 5 * MINUTE }), /^the token expired at 2/],
-    ['valid in 5 minutes', () => ({ nbf: now() + 5 * MINUTE }), /^the token is not valid before 2/],
+    [
+      'expired 5 minutes ago',
+      () => ({ exp: now() - 5 * MINUTE }),
+      /^the token expired at 2\S+, and it is 2\S+ here \(60 s tolerance\)$/,
+    ],
+    [
+      'valid in 5 minutes',
+      () => ({ nbf: now() + 5 * MINUTE }),
+      /^the token is not valid before 2\S+, and it is 2\S+ here /,
+    ],
     ['issued in 5 minutes', () => ({ iat: now() + 5 * MINUTE }), /^the token was issued in the future, at 2/],
     [
       'of another issuer',
@@ -87,7 +95,7 @@ describe('tokens of an external issuer', () => {
       () => ({ iss: `${issuer.issuer}/` }),
       /^issuer mismatch: token has .*\/mcp\/, this server trusts .*\/mcp$/,
     ],
-    ['of no issuer', () => ({ iss: undefined }), /^the claim "iss" is missing$/],
+    ['of no issuer', () => ({ iss: undefined }), /^issuer mismatch: token has none, this server trusts http/],
     [
       'for another server',
       () => ({ aud: 'https://other.example/mcp' }),
@@ -100,10 +108,10 @@ describe('tokens of an external issuer', () => {
     ],
     ['for a client', () => ({ aud: 'my-client' }), /^audience mismatch: token has my-client, /],
     ['for several others', () => ({ aud: ['a', 'b'] }), /^audience mismatch: token has \["a","b"\], /],
-    ['for nobody', () => ({ aud: undefined }), /^the claim "aud" is missing$/],
+    ['for nobody', () => ({ aud: undefined }), /^audience mismatch: token has none, this server is https:\/\/gateway/],
     ['for one of its servers', () => ({ aud: DOCS }), /^audience mismatch: token has .*\/servers\/docs\/mcp, /],
-    ['without an end', () => ({ exp: undefined }), /^the claim "exp" is missing$/],
-    ['of nobody', () => ({ sub: undefined }), /^the claim "sub" is missing$/],
+    ['without an end', () => ({ exp: undefined }), /^the claim 'exp' is missing$/],
+    ['of nobody', () => ({ sub: undefined }), /^the claim 'sub' is missing$/],
   ])('are refused: %s', async (_, claims, description) => {
     const token = await sign(claims())
     const answer = await list(at, token)
@@ -116,7 +124,7 @@ describe('tokens of an external issuer', () => {
     [
       'without a signature',
       async () => `${encoded({ alg: 'none' })}.${(await sign()).split('.')[1]}.`,
-      /^the token is not signed with RS256 or /,
+      /^algorithm mismatch: token has none, this server takes RS256, /,
     ],
     [
       'signed with the public key as a secret',
@@ -126,12 +134,12 @@ describe('tokens of an external issuer', () => {
         const head = `${encoded({ alg: 'HS256' })}.${(await sign()).split('.')[1]}`
         return `${head}.${createHmac('sha256', pem).update(head).digest('base64url')}`
       },
-      /^the token is not signed with RS256 or /,
+      /^algorithm mismatch: token has HS256, this server takes RS256, /,
     ],
     [
       'of an unknown key',
       async () => sign({}, { signer: await issuer.createSigner() }),
-      /^the token was signed with a key this server does not know$/,
+      /^the token was signed with a key this server does not know: token has key-\w+, which is none of http/,
     ],
     [
       'signed by another under a known name',
@@ -139,7 +147,7 @@ describe('tokens of an external issuer', () => {
         const { kid } = JSON.parse(Buffer.from((await sign()).split('.')[0] ?? '', 'base64url').toString())
         return sign({}, { signer: { ...(await issuer.createSigner()), kid } })
       },
-      /^the signature does not fit the token$/,
+      /^the signature does not fit the token: it was not made with the key key-\w+ of http/,
     ],
     [
       'with a critical header',
@@ -147,9 +155,13 @@ describe('tokens of an external issuer', () => {
         const [, ...rest] = (await sign()).split('.')
         return [encoded({ alg: 'RS256', kid: 'x', crit: ['exp'], exp: 1 }), ...rest].join('.')
       },
-      /critical header/,
+      /critical header .*: token has \["exp"\]$/,
     ],
-    ['of 100 KB', async () => sign({ padding: 'x'.repeat(100_000) }), /^the token is longer than 32768 characters$/],
+    [
+      'of 100 KB',
+      async () => sign({ padding: 'x'.repeat(100_000) }),
+      /^the token has 1\d{5} characters, more than 32768$/,
+    ],
     [
       'of the embedded issuer, which is replaced',
       () => front.issueToken('team', 60),
@@ -285,13 +297,13 @@ describe('several issuers', () => {
       'no agent',
     )
     expect(await call(await two.sign({ aud: 'api://gateway', groups: ['mcp-users'] }))).toBe(
-      'the claim "preferred_username" is missing',
+      "the claim 'preferred_username' is missing",
     )
     expect(await call(await two.sign({ aud: RESOURCE, preferred_username: 'ann' }))).toBe(
       `audience mismatch: token has ${RESOURCE}, this server is api://gateway`,
     )
-    expect(await call(await one.sign({ iss: two.issuer, aud: 'api://gateway' }))).toBe(
-      'the token was signed with a key this server does not know',
+    expect(await call(await one.sign({ iss: two.issuer, aud: 'api://gateway' }))).toMatch(
+      /^the token was signed with a key this server does not know/,
     )
     const documents = async () => (await ask(`${at}/.well-known/oauth-protected-resource`)).json().authorization_servers
     expect(await documents()).toEqual([one.issuer, two.issuer])

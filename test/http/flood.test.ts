@@ -38,7 +38,7 @@ describe('requests that do not get in', () => {
     expect(JSON.stringify(lines)).not.toContain('c2VjcmV0')
   })
 
-  test('are turned away when there are too many of them; who is known gets in all the same', async () => {
+  test('are turned away when there are too many of them; who has a good one gets in all the same', async () => {
     expect((await call(token)).status).toBe(200)
     const statuses: number[] = []
     for (let round = 0; round < 13; round++) {
@@ -51,8 +51,14 @@ describe('requests that do not get in', () => {
     const { status, headers, json } = await call(SECRET)
     expect([status, json()]).toEqual([429, { error: 'too_many_failures', error_description: expect.any(String) }])
     expect(Number(headers['retry-after'])).toBeGreaterThan(20)
+    const page = await call(SECRET, { origin: 'http://localhost:6274' }) // may know for how long
+    expect([page.status, page.headers['access-control-allow-origin']]).toEqual([429, 'http://localhost:6274'])
+    expect(page.headers['access-control-expose-headers']).toContain('Retry-After')
     expect((await call(token)).status).toBe(200)
-    expect((await call(await front.issueToken('reader', 60))).status).toBe(429)
+    // The address may be a proxy with others behind it.
+    expect((await call(await front.issueToken('reader', 60))).status).toBe(200)
+    expect((await call(`gw_000000000000_${'x'.repeat(43)}`)).status).toBe(429)
+    expect((await ask(front.url, { method: 'POST' })).status).toBe(429)
     expect((await ask(front.url.replace('/mcp', '/health'))).status).toBe(200)
     // A flood of requests is no flood of lines.
     const failed = (await opened.auditLines(10)).filter(({ operation }) => operation === 'authenticate')

@@ -111,6 +111,16 @@ test('a batch is challenged for all of it at once', async () => {
   expect([status, JSON.parse(text()).required_scopes]).toEqual([403, ['mcp:desk:write', 'mcp:desk:erase']])
 })
 
+test('a batch that is too long is refused before anything is looked at', async () => {
+  const session = await beginSession(mcp, poor, { version: '2025-03-26' })
+  const before = (await opened.auditLines(1)).length
+  const call = (id: number) => ({ jsonrpc: '2.0', id, method: 'tools/call', params: execute('write') })
+  const { status, text } = await session.post(Array.from({ length: 101 }, (_, id) => call(id)))
+  expect([status, JSON.parse(text()).error]).toMatchObject([400, { code: -32600 }])
+  expect((await session.post(Array.from({ length: 2 }, (_, id) => call(id)))).status).toBe(403)
+  await expect.poll(async () => (await opened.auditLines(1)).length).toBe(before + 2)
+})
+
 test('no scope is asked for what needs none, or is refused for another reason', async () => {
   const answerTo = async (params: Record<string, unknown>) => {
     const { status, answer } = await askModern(mcp, poor, 'tools/call', params)

@@ -380,6 +380,7 @@ describe('limits', () => {
     }),
     entry: {},
     token: tokenOf(who),
+    recheck: async () => tokenOf(who),
     ...(body !== undefined && { parsedBody: body }),
   })
   async function begin(sessions: Sessions, who = 'a'): Promise<string> {

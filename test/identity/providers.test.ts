@@ -219,7 +219,7 @@ describe('with a real authorization server', () => {
           audiences: [RESOURCE],
           algorithms: ['RS256'],
           keys: openIssuerKeys({ config, metadata: openIssuerMetadata(config) }),
-          introspect: openIntrospection(endpoint),
+          introspection: openIntrospection(endpoint),
           claims: { agents: { robot: { client_id: 'nightly-job' } }, roles: {}, names: {} },
         },
       ],

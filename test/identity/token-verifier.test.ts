@@ -206,6 +206,14 @@ describe('a bad token', () => {
     await refusal(token)
   })
 
+  test.each(['iss', 'aud', 'sub', 'exp'])('with %s nested deeper than a stack is', async claim => {
+    const deep = `${'['.repeat(10_000)}${']'.repeat(10_000)}`
+    const part = Buffer.from(`{"alg":"ES256","kid":"k1","${claim}":${deep}}`).toString('base64url')
+    const { description } = await refusal(`${encoded({ alg: 'ES256', kid: 'k1' })}.${part}.AAAA`)
+    expect(description).toBe('the token is not a JWT')
+    await refusal(`${part}.${encoded(good)}.AAAA`)
+  })
+
   test('anything', async () => {
     await fc.assert(fc.asyncProperty(fc.string(), async text => void (await refusal(text))))
     const part = fc.string({ unit: fc.constantFrom(...'abcXYZ019-_') })

@@ -1,8 +1,11 @@
 import { createHash, randomUUID } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
 import type { RawResult } from '../backends/call.js'
+import type { BackendTool } from '../backends/tool.js'
+import { parseArgumentPath } from '../config/condition-syntax.js'
 import { GatewayError } from '../errors/gateway-error.js'
 import { inOrder, isJsonObject, type JsonObject } from '../json.js'
+import type { Decision } from '../rules/decide.js'
 import { missingFor } from './client-features.js'
 
 /** Among the answers of a client: this one is for the gateway, not for the backend. */
@@ -22,6 +25,7 @@ interface AskingCall {
     readonly era: 'legacy' | 'modern'
     readonly client?: { readonly capabilities: JsonObject; readonly ask?: unknown } | undefined
   }
+  readonly decision: Decision | undefined
   confirmation: Confirmation | undefined
 }
 
@@ -35,11 +39,13 @@ interface Retry {
 export interface ConfirmedCall {
   readonly agent: string
   readonly server: string
-  readonly tool: string
+  readonly tool: BackendTool['definition']
   readonly args: JsonObject
 }
 
 interface Waiting {
+  /** The principal that was asked, and for which call. */
+  readonly by: string
   readonly about: string
   /** Confirmed before: what is waited for is something that the backend asked. */
   readonly isConfirmed: boolean
@@ -61,6 +67,11 @@ export interface Returned {
 export class Confirmations {
   // Whoever is forgotten here is asked again.
   readonly #waiting = new LRUCache<string, Waiting>({ max: MAX_WAITING, ttl: WAITING_MS })
+
+  /** Whether a request of this principal only brings the answer to one that came before. */
+  awaits({ requestState }: Retry, principal: string): boolean {
+    return typeof requestState === 'string' && this.#waiting.get(requestState)?.by === principal
+  }
 
   /** Takes out what is the gateway's own; from here on its state is spent. */
   take(retry: Retry | undefined): Returned {
@@ -87,26 +98,33 @@ export class Confirmations {
       if (call.confirmation === 'accepted') return undefined
       throw refused(confirmed, `the rules want a person to confirm this call, and the person ${call.confirmation} it`)
     }
-    if (!canBeAsked(call.caller)) {
+    const message = questionAbout(confirmed, call.decision?.arguments)
+    const obstacle = canBeAsked(call.caller) ? problemWithSize(confirmed, message) : CANNOT_BE_ASKED
+    if (obstacle !== undefined) {
       call.confirmation = 'impossible'
-      throw refused(
-        confirmed,
-        'the rules want a person to confirm this call, and this client cannot be asked: it does not support elicitation',
-      )
+      throw refused(confirmed, `the rules want a person to confirm this call, and ${obstacle}`)
     }
     call.confirmation = 'asked'
-    const params = { mode: 'form', message: questionAbout(confirmed), requestedSchema: NOTHING_TO_FILL_IN }
+    const params = { mode: 'form', message, requestedSchema: NOTHING_TO_FILL_IN }
     return {
       resultType: 'input_required',
       inputRequests: { [CONFIRM_KEY]: { method: 'elicitation/create', params } },
-      requestState: this.#wait({ about, isConfirmed: false }),
+      requestState: this.#wait({ by: call.caller.principal.key, about, isConfirmed: false }),
     }
   }
 
   /** A backend asks something in the middle of a call that was confirmed: it is not confirmed again for that. */
   carry(call: AskingCall, confirmed: ConfirmedCall, result: RawResult): RawResult {
     const about = digestOf(call, confirmed)
-    return { ...result, requestState: this.#wait({ about, isConfirmed: true, backendState: result.requestState }) }
+    return {
+      ...result,
+      requestState: this.#wait({
+        by: call.caller.principal.key,
+        about,
+        isConfirmed: true,
+        backendState: result.requestState,
+      }),
+    }
   }
 
   #wait(waiting: Waiting): string {
@@ -124,10 +142,12 @@ const outcomeOf = (answer: unknown): Confirmation => {
   return action === 'accept' ? 'accepted' : action === 'decline' ? 'declined' : 'cancelled'
 }
 
-const refused = ({ server, tool }: ConfirmedCall, message: string): GatewayError =>
-  new GatewayError('DENIED_BY_POLICY', `${message}: the tool "${tool}" on the server "${server}" was not called`, {
-    details: { server, tool, confirmation_required: true },
+const refused = ({ server, tool: { name } }: ConfirmedCall, message: string): GatewayError =>
+  new GatewayError('DENIED_BY_POLICY', `${message}: the tool "${name}" on the server "${server}" was not called`, {
+    details: { server, tool: name, confirmation_required: true },
   })
+
+const CANNOT_BE_ASKED = 'this client cannot be asked: it does not support elicitation'
 
 function canBeAsked({ client, era }: AskingCall['caller']): boolean {
   if (!client || missingFor('elicitation/create', { mode: 'form' }, client.capabilities) !== undefined) return false
@@ -136,31 +156,57 @@ function canBeAsked({ client, era }: AskingCall['caller']): boolean {
 
 const digestOf = ({ caller }: AskingCall, { agent, server, tool, args }: ConfirmedCall): string =>
   createHash('sha256')
-    .update(JSON.stringify([caller.principal.key, agent, server, tool, inOrder(args)]))
+    .update(JSON.stringify([caller.principal.key, agent, server, tool.name, inOrder(args)]))
     .digest('base64')
 
-// A person reads this: everything that is there is named, and nothing is longer than can be read.
-const MAX_ARGUMENTS = 30
-const MAX_NAME = 100
-const VALUE = { min: 60, max: 300, all: 3_000 }
+// A person reads this, so it is all there or not asked: what is left out would be what the agent wants nobody to see.
+const MAX_ARGUMENTS = 100
+const MAX_LENGTH = 16_000
 
-function questionAbout({ agent, server, tool, args }: ConfirmedCall): string {
-  const entries = Object.entries(args)
-  const shown = entries.slice(0, MAX_ARGUMENTS)
-  const length = Math.max(VALUE.min, Math.min(VALUE.max, Math.floor(VALUE.all / shown.length)))
-  const lines = shown.map(([name, value]) => `  ${quote(name, MAX_NAME)}: ${quote(value, length)}`)
-  const more = entries.length > shown.length ? [`  and ${entries.length - shown.length} more arguments`] : []
+function problemWithSize({ args }: ConfirmedCall, question: string): string | undefined {
+  const count = Object.keys(args).length
+  const problem =
+    count > MAX_ARGUMENTS
+      ? `it has ${count} arguments, and the most is ${MAX_ARGUMENTS}`
+      : question.length > MAX_LENGTH &&
+        `it is ${inDigits(question.length)} characters long, and the most is ${inDigits(MAX_LENGTH)}`
+  return problem ? `it is too large to be put to a person: ${problem}` : undefined
+}
+
+const inDigits = (count: number): string => count.toLocaleString('en')
+
+/** `asked`: the arguments that the rule is about. */
+function questionAbout({ agent, server, tool, args }: ConfirmedCall, asked: readonly string[] = []): string {
+  const lines = inReadingOrder(args, [...asked.flatMap(topLevel), ...parametersOf(tool)]).map(
+    name => `  ${quote(name)}: ${quote(args[name])}`,
+  )
   return [
-    `The agent ${quote(agent, MAX_NAME)} wants to call the tool ${quote(tool, MAX_NAME)} of the server ${quote(server, MAX_NAME)} ${entries.length === 0 ? 'without arguments.' : 'with these arguments:'}`,
+    `The agent ${quote(agent)} wants to call the tool ${quote(tool.name)} of the server ${quote(server)} ${lines.length === 0 ? 'without arguments.' : 'with these arguments:'}`,
     ...lines,
-    ...more,
     'Allow this call?',
   ].join('\n')
 }
 
-/** As JSON on one line, without what would not show or would make what follows look like something else, and cut where it is long. */
-function quote(value: unknown, length: number): string {
-  const text = JSON.stringify(value) ?? ''
-  const shown = text.slice(0, length).replace(/[\p{Cc}\p{Cf}\p{Cs}\u2028\u2029]/gu, '')
-  return text.length > length ? `${shown}… (shortened, ${text.length} characters in all)` : shown
+/** In which order the agent sends them says nothing: what matters comes first, and what the tool does not know comes last. */
+const inReadingOrder = (args: JsonObject, first: readonly string[]): string[] =>
+  [...new Set([...first, ...Object.keys(args)])].filter(name => Object.hasOwn(args, name))
+
+function topLevel(path: string): string[] {
+  const steps = parseArgumentPath(path)
+  const [step] = typeof steps === 'string' ? [] : steps
+  return typeof step === 'object' && 'key' in step ? [step.key] : []
 }
+
+const parametersOf = ({ inputSchema: { properties } }: ConfirmedCall['tool']): string[] =>
+  isJsonObject(properties) ? Object.keys(properties) : []
+
+/** As JSON on one line, in which nothing is invisible or makes what follows look like something else. */
+const quote = (value: unknown): string => (JSON.stringify(value) ?? '').replace(UNSEEN, escaped)
+
+const UNSEEN = /(?! )[\p{C}\p{Z}\p{Default_Ignorable_Code_Point}\u2800]/gu
+
+const escaped = (character: string): string =>
+  Array.from(
+    { length: character.length },
+    (_, at) => `\\u${character.charCodeAt(at).toString(16).padStart(4, '0')}`,
+  ).join('')

@@ -81,12 +81,14 @@ export async function callBackendTool(call: GatewayCall, wanted: WantedCall): Pr
     requireScopes(call, server, name)
     if (call.snapshot.limits) await call.admit()
     const args = wanted.asIs ? asGiven(wanted.args) : repairArguments(wanted.args, tool)
-    if (!wanted.asIs) check(args, tool)
+    // A server may make of what its schema does not allow something else than the conditions do.
+    if (!wanted.asIs || call.decision?.dependsOn) check(args, tool)
     if (!call.decide(agent, server, name, { definition, args })) throw refusedArguments(call, server, name)
     if (call.decision?.decision === 'ask') {
-      const question = call.confirmations.settle(call, { agent, server, tool: name, args }, returned)
+      const asked = { agent, server, tool: definition, args }
+      const question = call.confirmations.settle(call, asked, returned)
       if (question) return question as unknown as CallToolResult
-      confirmed = { agent, server, tool: name, args }
+      confirmed = asked
     }
     const { onProgress, meta } = call.caller
     const outgoing = { name, arguments: args, meta, onProgress, retry, client: call.peer }
@@ -114,7 +116,10 @@ export interface WantedCall {
   readonly args: unknown
   readonly timeoutMs: number | undefined
   readonly agentId: string | undefined
-  /** Nothing is repaired or checked: the backend's own answer to bad arguments is what the caller wants. */
+  /**
+   * Nothing is repaired, and checked only where a condition is about the arguments: the backend's own answer to bad ones is what the
+   * caller wants.
+   */
   readonly asIs?: boolean
   /** The caller has the tool's definition from `tools/list`, where the SDK fits its output schema to the era. */
   readonly isListed?: boolean

@@ -15,8 +15,8 @@ export interface CompiledPattern {
 export interface ToolPattern extends CompiledPattern {
   /** What else has to hold. */
   readonly conditions: readonly Condition[]
-  /** Whether a person is asked first. */
-  readonly asks: boolean
+  /** Of a pattern that has a person asked first: the same as conditions for asking, which hold also where they only may. */
+  readonly asksWhere: readonly Condition[] | undefined
 }
 
 /** The tool patterns under one server key. */
@@ -147,7 +147,7 @@ function compileAccess(
   return {
     servers: compilePatterns(access?.servers ?? [], [...path, 'servers']),
     tools,
-    mayAsk: tools.some(list => list.tools.some(({ asks }) => asks)),
+    mayAsk: tools.some(list => list.tools.some(({ asksWhere }) => asksWhere)),
   }
 }
 
@@ -157,7 +157,7 @@ function compileTool(listed: string | ToolRule, path: readonly PropertyKey[], mo
     matches: compileGlob(rule.tool),
     rule: `${formatPath(path)} ("${rule.tool}")`,
     conditions: compileConditions(rule, mode),
-    asks: rule.effect === 'ask',
+    asksWhere: rule.effect === 'ask' ? compileConditions(rule, 'deny') : undefined,
   }
 }
 

@@ -5,13 +5,12 @@ import {
   parseArgumentPath,
   parseTemplate,
   type Step,
-  segmentsOf,
   type Template,
 } from '../config/condition-syntax.js'
 import type { ToolRule } from '../config/rules-file.js'
-import { isJsonObject, type JsonObject } from '../json.js'
+import { isJsonObject, type JsonObject, parseJson } from '../json.js'
 import { compilePieces, type GlobPiece, isGlob } from './glob.js'
-import { compilePath, hasClimb, readingsOf, toText } from './path-pattern.js'
+import { allReadingsOf, compilePath, hasClimb, readingsOf, toText } from './path-pattern.js'
 
 /** What conditions may ask of whoever calls. */
 export interface Subject {
@@ -87,7 +86,7 @@ function compileHint(hint: Hint, wanted: boolean): Condition {
 function compileArgument(path: string, patterns: readonly ArgumentPattern[], mode: Mode): Condition {
   const steps = parseArgumentPath(path)
   if (typeof steps === 'string') throw new TypeError(`${path} ${steps}`)
-  const tests = patterns.map(pattern => compilePattern(pattern, mode))
+  const tests = (mode === 'deny' ? patterns.flatMap(asMeant) : patterns).map(pattern => compilePattern(pattern, mode))
   const fits = (value: Scalar, caller: Subject | undefined) => tests.some(test => test.fits(value, caller))
   const compare = mode === 'allow' ? isWithin : isTouchedBy
   return {
@@ -99,6 +98,10 @@ function compileArgument(path: string, patterns: readonly ArgumentPattern[], mod
     },
   }
 }
+
+/** Who writes `"true"` means true. */
+const asMeant = (pattern: ArgumentPattern): ArgumentPattern[] =>
+  pattern === 'true' || pattern === 'false' ? [pattern, pattern === 'true'] : [pattern]
 
 type Scalar = string | number | boolean
 type Compare = (value: unknown, steps: readonly Step[], fits: (value: Scalar) => boolean) => boolean
@@ -120,12 +123,17 @@ const isTouchedBy: Compare = (value, steps, fits) => {
   const [step, ...others] = steps
   if (step === undefined) {
     if (Array.isArray(value)) return value.some(each => isTouchedBy(each, [], fits))
-    return isScalar(value) ? fits(value) : true
+    return isScalar(value) ? fits(value) || listIn(value).some(each => isScalar(each) && fits(each)) : true
   }
-  if (step === 'each')
-    return Array.isArray(value) ? value.some(each => isTouchedBy(each, others, fits)) : isTouchedBy(value, others, fits)
+  if (step === 'each') return Array.isArray(value) ? value.some(each => isTouchedBy(each, others, fits)) : true
   const next = into(value, step)
   return next === undefined ? true : isTouchedBy(next.value, others, fits)
+}
+
+/** Servers take the JSON of a list for the list. */
+function listIn(value: Scalar): readonly unknown[] {
+  const list = typeof value === 'string' && /^\s*\[/.test(value) ? parseJson(value)?.value : undefined
+  return Array.isArray(list) ? list.flat(Number.POSITIVE_INFINITY) : []
 }
 
 /** What a step leads to, which may be nothing; undefined where there is no such step to take. */
@@ -167,10 +175,19 @@ function compilePattern(pattern: ArgumentPattern, mode: Mode): PatternTest {
   }
 }
 
-/** Servers take `"42"` for 42 and `"True"` for true. */
+// As YAML and the libraries that read arguments for a server have them.
+const SPELLINGS: ReadonlyMap<string, boolean> = new Map([
+  ...['true', 't', 'yes', 'y', 'on'].map(word => [word, true] as const),
+  ...['false', 'f', 'no', 'n', 'off'].map(word => [word, false] as const),
+])
+
+/** Servers take `"42"` for 42, and 1, `"yes"` and `"True"` for true. */
 function readsAs(value: Scalar, wanted: number | boolean): boolean {
-  if (typeof value !== 'string' || value.trim() === '') return false
-  return value.trim().toLowerCase() === String(wanted) || (typeof wanted === 'number' && Number(value) === wanted)
+  const text = String(value).trim().toLowerCase()
+  const digits = text.replaceAll('_', '')
+  const number = typeof value === 'boolean' ? Number(value) : digits === '' ? Number.NaN : Number(digits)
+  if (typeof wanted === 'number') return number === wanted
+  return (SPELLINGS.get(text) ?? (Number.isNaN(number) ? undefined : number !== 0)) === wanted
 }
 
 type TextTest = (text: string) => boolean
@@ -211,21 +228,17 @@ function compileTemplate(template: Template, pieces: readonly GlobPiece[], mode:
 }
 
 function compilePathTest(pieces: readonly GlobPiece[], mode: Mode): TextTest {
-  const [first] = pieces
-  const isAbsolute = typeof first === 'string' && first.startsWith('/')
-  const matches = compilePath(segmentsOf(pieces), isAbsolute) // what has been filled in has no slash in it
-  return text => {
-    const readings = readingsOf(text)
-    if (!readings) return mode === 'deny'
-    return mode === 'deny' ? readings.some(matches) : readings.every(matches)
-  }
+  const matches = compilePath(pieces) // what has been filled in has no slash in it
+  return mode === 'deny'
+    ? text => allReadingsOf(text)?.some(matches) ?? true
+    : text => readingsOf(text)?.every(matches) ?? false
 }
 
 function compileTextTest(pieces: readonly GlobPiece[], mode: Mode): TextTest {
   const matches = compilePieces(pieces)
   if (mode === 'deny') {
     return text =>
-      matches(text) || matches(text.trim()) || (readingsOf(text)?.some(path => matches(toText(path))) ?? false)
+      matches(text) || matches(text.trim()) || (allReadingsOf(text)?.some(path => matches(toText(path))) ?? false)
   }
   // Where a star could stand for a way out, there must be none; a lone star stands for everything.
   const isFree = pieces.every(piece => typeof piece === 'string' && /^\*+$/.test(piece))

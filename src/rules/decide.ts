@@ -25,7 +25,7 @@ export interface Decision {
   readonly reason: string
   /** The condition that decided, as it is written. */
   readonly condition?: string
-  /** The arguments that are not what a rule wants, or are what one denies. */
+  /** The arguments that are not what a rule wants, or are what one denies or asks about. */
   readonly arguments?: readonly string[]
   /** Rules whose conditions cannot be judged yet, for what is not known; the answer is the best that can come of it. */
   readonly dependsOn?: readonly string[]
@@ -62,9 +62,11 @@ function decideWithRoles(
   wanted: Wanted,
 ): Decision {
   const open: string[] = []
+  let asking: Decision | undefined
   for (const entry of [...entries, ...roles]) {
     const forbidden = deniedServer(entry, wanted) ?? deniedTool(entry, wanted, open)
     if (forbidden) return forbidden
+    if (firstMatch(entry.allow.servers, wanted.server)) asking ??= askedTool(entry, wanted)
   }
   const own = entries.length > 0 ? decideByLineage(entries, wanted) : undefined
   let granted = own?.decision === 'deny' ? undefined : own
@@ -74,8 +76,8 @@ function decideWithRoles(
     if (decision.decision === 'deny') refused ??= decision
     else granted = stricter(granted, decision)
   }
-  const decision = granted ?? refused ?? deny(ruleOf(wanted.agent), 'no rule allows it')
-  return granted ? depending(decision, open) : decision
+  if (!granted) return refused ?? deny(ruleOf(wanted.agent), 'no rule allows it')
+  return depending(asking ? stricter(granted, asking) : granted, open)
 }
 
 /** Of two that allow it the one that asks first. */
@@ -130,7 +132,6 @@ function grantedTool(entry: CompiledAgent, allowedServer: CompiledPattern, wante
   const { tools: lists, mayAsk } = entry.allow
   let isListed = false
   let granting: ToolPattern | undefined
-  let asking: ToolPattern | undefined
   let open: string[] | undefined
   let unmet: ToolPattern[] | undefined
   for (const { server: key, tools } of lists) {
@@ -149,17 +150,29 @@ function grantedTool(entry: CompiledAgent, allowedServer: CompiledPattern, wante
         open ??= []
         open.push(pattern.rule)
       }
-      if (pattern.asks) asking ??= pattern
-      else if (!granting || verdict === 'yes') granting = pattern
+      if (!granting || verdict === 'yes') granting = pattern
     }
   }
   if (!isListed) return allow(allowedServer.rule, `${named(entry)} may call every tool of "${server}"`)
-  if (asking) {
-    const reason = `a person has to confirm the tool "${tool}" of "${server}" for ${named(entry)}`
-    return depending(conditional({ decision: 'ask', rule: asking.rule, reason }, [asking]), open ?? [])
-  }
-  if (granting) return depending(allowedBy(granting, entry, wanted), open ?? [])
+  if (granting) return depending(askedTool(entry, wanted) ?? allowedBy(granting, entry, wanted), open ?? [])
   return unmet ? refusedBy(unmet, entry, wanted) : notListed(entry, wanted)
+}
+
+/** What a person has to confirm, whatever allows it. */
+function askedTool(entry: CompiledAgent, wanted: Wanted): Decision | undefined {
+  const { server, tool } = wanted
+  if (tool === undefined || !entry.allow.mayAsk) return undefined
+  const reason = `a person has to confirm the tool "${tool}" of "${server}" for ${named(entry)}`
+  for (const { server: key, tools } of entry.allow.tools) {
+    if (!key.matches(server)) continue
+    for (const pattern of tools) {
+      const verdict = pattern.asksWhere && pattern.matches(tool) ? judge(pattern.asksWhere, wanted) : 'no'
+      if (verdict === 'no') continue
+      const asking = conditional({ decision: 'ask', rule: pattern.rule, reason }, [pattern])
+      return verdict === 'maybe' ? depending(asking, [pattern.rule]) : asking
+    }
+  }
+  return undefined
 }
 
 const allowedBy = (pattern: ToolPattern, entry: CompiledAgent, { server, tool }: Wanted): Decision =>
@@ -208,7 +221,7 @@ const deny = (rule: string, reason: string): Decision => ({ decision: 'deny', ru
 function conditional(decision: Decision, [pattern]: readonly [ToolPattern]): Decision {
   if (pattern.conditions.length === 0) return decision
   const condition = pattern.conditions.map(({ text }) => text).join(', ')
-  return { ...decision, condition, ...(decision.decision === 'deny' && argumentsOf(pattern.conditions)) }
+  return { ...decision, condition, ...(decision.decision !== 'allow' && argumentsOf(pattern.conditions)) }
 }
 
 function argumentsOf(conditions: ToolPattern['conditions']): { readonly arguments?: readonly string[] } {

@@ -9,12 +9,17 @@ const tools = {
     { tool: '*', annotations: { readOnlyHint: true } },
     { tool: 'erase', effect: 'ask' },
     { tool: 'move', when: { path: '/home/ann/**' }, effect: 'ask' },
+    'push',
+    { tool: 'push', when: { 'labels[*]': 'prod' }, effect: 'ask' },
   ],
 }
-const access = {
-  allow: { servers: ['desk'], tools },
-  deny: { tools: { desk: [{ tool: 'write', when: { lines: 13 } }] } },
-}
+const denied = [
+  { tool: 'write', when: { lines: 13 } },
+  { tool: 'push', when: { force: true } },
+  { tool: 'push', when: { 'labels[*]': 'secret' } },
+  { tool: 'push', when: { loose: true } },
+]
+const access = { allow: { servers: ['desk'], tools }, deny: { tools: { desk: denied } } }
 const rules = { agents: { clerk: access, direct: { expose: 'direct', ...access } } }
 
 let opened: TestGateway
@@ -69,14 +74,14 @@ describe.each(matrix)('by $way, $client', ({ way, line }) => {
 
   test('lists have what may be called, and no tool whose annotations are not what the rules want', async () => {
     const client = await open()
-    const visible = ['erase', 'look', 'move', 'write']
+    const visible = ['erase', 'look', 'move', 'push', 'write']
     if (way === 'execute_tool') {
       const { structuredContent } = await client.callTool('get_server_tools', { server: 'desk' })
       expect((structuredContent.tools as Json[]).map(({ name }) => name).sort()).toEqual(visible)
       const found = await client.callTool('search_tools', { query: 'peek look', limit: 50 })
       expect((found.structuredContent.tools as Json[]).map(({ name }) => name)).toEqual(['look'])
       expect(await client.callTool('list_servers')).toMatchObject({
-        structuredContent: { servers: [{ name: 'desk', tools: 4 }] },
+        structuredContent: { servers: [{ name: 'desk', tools: 5 }] },
       })
     } else {
       const listed = ((await client.request('tools/list')).tools as Json[]).map(({ name }) => String(name))
@@ -103,7 +108,9 @@ describe.each(matrix)('by $way, $client', ({ way, line }) => {
     expect(client.asked).toHaveLength(1)
     const params = client.asked[0]?.params
     expect(params?.requestedSchema).toEqual({ type: 'object', properties: {} })
-    expect(params?.message).toContain('"erase" of the server "desk" with these arguments:\n  "path": "/home\\nx"\n')
+    expect(params?.message).toContain(
+      '"erase" of the server "desk" with these arguments:\n  "path": "/home\\u202e\\n\\u2028x"\n',
+    )
     await audited(
       { decision: 'ask', code: 'INPUT_REQUIRED', confirmation: 'asked', tool: 'erase' },
       { decision: 'ask', code: 'OK', confirmation: 'accepted', tool: 'erase' },
@@ -157,15 +164,70 @@ describe.each(matrix)('by $way, $client', ({ way, line }) => {
     expect(client.asked).toHaveLength(1)
   })
 
-  test('a huge call is a question that can be read', async () => {
+  test.each<Json>([{ force: 1 }, { force: 'yes' }, { labels: '["secret"]' }, { labels: { 0: 'secret' } }])(
+    'what a server may make of arguments that its schema does not allow is no way around: %j',
+    async args => {
+      const client = await open()
+      expect(errorOf(await call(client, way, 'push', args))).toMatchObject({ code: 'INVALID_ARGUMENTS', tool: 'push' })
+    },
+  )
+
+  test.each([true, 'True', 1, '1', 'yes', 'on', 't', 'y'])(
+    'nor is it where the schema says nothing: %j',
+    async loose => {
+      const client = await open()
+      expect(errorOf(await call(client, way, 'push', { loose }))).toMatchObject({
+        code: 'DENIED_BY_POLICY',
+        arguments: ['loose'],
+      })
+      expect(await call(client, way, 'push', { loose: 'no', force: false, labels: ['x'] })).toMatchObject({
+        structuredContent: { name: 'push' },
+      })
+    },
+  )
+
+  test('a person is asked where some of it is what a rule asks about', async () => {
     const client = await open({ answer: () => ({ action: 'decline' }) })
-    const args = Object.fromEntries(
-      Array.from({ length: 200 }, (_, at) => [`${'n'.repeat(200)}${at}`, 'x'.repeat(5000)]),
-    )
-    await call(client, way, 'erase', { ...args, path: 'x' })
-    const message = String(client.asked[0]?.params.message)
-    expect(message.length).toBeLessThan(10_000)
-    expect(message).toContain('and 171 more arguments')
+    expect(errorOf(await call(client, way, 'push', { labels: ['x', 'prod'] }))?.code).toBe('DENIED_BY_POLICY')
+    expect(client.asked).toHaveLength(1)
+    await call(client, way, 'push', { labels: ['x'] })
+    expect(client.asked).toHaveLength(1)
+  })
+
+  test('a person sees all of a call, what the rule and the tool name first', async () => {
+    const client = await open({ answer: () => ({ action: 'decline' }) })
+    const junk = Object.fromEntries(Array.from({ length: 90 }, (_, at) => [`a${at}`, at]))
+    await call(client, way, 'push', { ...junk, loose: 'x'.repeat(5000), force: false, labels: ['prod', 'x'] })
+    await call(client, way, 'erase', { ...junk, path: `${'/harmless'.repeat(600)}/x` })
+    const [pushed, erased] = client.asked.map(({ params }) => String(params.message).split('\n').slice(1))
+    const others = Object.entries(junk).map(([name, value]) => `  "${name}": ${value}`)
+    const named = ['  "labels": ["prod","x"]', '  "force": false', `  "loose": "${'x'.repeat(5000)}"`]
+    expect(pushed).toEqual([...named, ...others, 'Allow this call?'])
+    expect(erased).toEqual([`  "path": "${'/harmless'.repeat(600)}/x"`, ...others, 'Allow this call?'])
+  })
+
+  test.each<[why: string, args: Json]>([
+    ['it has 101 arguments, and the most is 100', Object.fromEntries(Array.from({ length: 101 }, (_, at) => [at, at]))],
+    ['characters long, and the most is 16,000', { path: `${'x'.repeat(16_000)}; rm -rf /` }],
+    ['characters long, and the most is 16,000', { path: '\u200b'.repeat(3_000) }],
+  ])('a call that is too large to be shown is refused: %s', async (why, args) => {
+    const client = await open()
+    expect(errorOf(await call(client, way, 'erase', args))).toMatchObject({
+      code: 'DENIED_BY_POLICY',
+      confirmation_required: true,
+      message: expect.stringMatching(`too large to be put to a person: .*${why}`),
+    })
+    expect(client.asked).toEqual([])
+    await audited({ decision: 'ask', code: 'DENIED_BY_POLICY', confirmation: 'impossible' })
+  })
+})
+
+test('at the door of a server, arguments that no condition is about are for the server to judge', async () => {
+  const [line] = CLIENTS
+  if (!line) throw new Error('no client')
+  const client = await openClient(line, 'server')
+  expect(await call(client, 'server', 'erase', { path: 5 })).toMatchObject({
+    structuredContent: { name: 'erase', arguments: { path: 5 } },
   })
 })
 

@@ -84,6 +84,22 @@ test('the same condition never both allows what it does not deny', () => {
   )
 })
 
+test('a condition asks about what it would deny, and grants what it would allow', () => {
+  fc.assert(
+    fc.property(when, args, (condition, given) => {
+      const [one, asking] = [
+        { tool: 't', when: condition },
+        { tool: 't', when: condition, effect: 'ask' },
+      ]
+      const isDoubtful = decided({ allow: ['t'], deny: [one] }, given) === 'deny'
+      expect(decided({ allow: ['t', asking], deny: [] }, given)).toBe(isDoubtful ? 'ask' : 'allow')
+      const isClear = decided({ allow: [one], deny: [] }, given) === 'allow'
+      expect(decided({ allow: [asking], deny: [] }, given)).toBe(isClear ? 'ask' : 'deny')
+    }),
+    RUNS,
+  )
+})
+
 test('what is not shown cannot be called, with any arguments', () => {
   fc.assert(
     fc.property(lists, args, (of, given) => {
@@ -111,9 +127,35 @@ test('roles: allowed by one of them, unless one denies', () => {
       const file = { agents: { a: toEntry(own) }, roles: { r: toEntry(role) } }
       const together = decideFor(file, given, 'a', ['r'])
       const alone = [decideFor(file, given, 'a'), decideFor(file, given, 'stranger', ['r'])]
-      if (together !== 'deny') expect(alone).toContain(together)
+      if (together === 'allow') expect(alone).toContain('allow')
       const deniesAny = [own, role].some(({ deny }) => decided({ allow: ['t'], deny }, given) === 'deny')
       expect(together === 'deny').toBe(deniesAny || alone.every(each => each === 'deny'))
+    }),
+    RUNS,
+  )
+})
+
+test('roles: one of them that asks is heard, whichever allows it', () => {
+  fc.assert(
+    fc.property(when, fc.boolean(), args, (condition, isOwn, given) => {
+      const asking = toEntry({ allow: [{ tool: 't', when: condition, effect: 'ask' }], deny: [] })
+      const free = toEntry({ allow: ['t'], deny: [] })
+      const file = { agents: { a: isOwn ? asking : free }, roles: { r: isOwn ? free : asking } }
+      const isDoubtful = decided({ allow: ['t'], deny: [{ tool: 't', when: condition }] }, given) === 'deny'
+      expect(decideFor(file, given, 'a', ['r'])).toBe(isDoubtful ? 'ask' : 'allow')
+    }),
+    RUNS,
+  )
+})
+
+test('a decision that depends on nothing is the same with any arguments', () => {
+  fc.assert(
+    fc.property(lists, fc.option(lists), args, (own, role, given) => {
+      const file = { agents: { a: toEntry(own) }, ...(role && { roles: { r: toEntry(role) } }) }
+      const wanted = { agent: 'a', server: 's', tool: 't', definition: {}, caller: { id: 'u', roles: ['r'] } }
+      const { decision, dependsOn } = decide(compiled(file), wanted)
+      fc.pre(dependsOn === undefined)
+      expect(decideFor(file, given, 'a', ['r'])).toBe(decision)
     }),
     RUNS,
   )
@@ -133,5 +175,77 @@ test('no path that leads elsewhere is within an allowed folder, however it is wr
         expect(`${posix.resolve('/', read)}/`).toMatch(/^\/home\/ann\//)
     }),
     { numRuns: 5000 },
+  )
+})
+
+const URL_PIECES = fc.constantFrom(
+  ...[
+    'evil.org',
+    'a',
+    '.example.com',
+    'example.com',
+    '@',
+    ':',
+    '443',
+    '/',
+    '//',
+    '\\',
+    '?',
+    '#',
+    '%2f',
+    '%40',
+    '。',
+    '.',
+  ],
+  ...[
+    '\t',
+    ' ',
+    ';',
+    'https:',
+    'HTTPS://',
+    'file:',
+    '[',
+    '%',
+    'EXAMPLE.com',
+    '/etc/',
+    '%65tc',
+    'x',
+    'localhost',
+    '%65',
+  ],
+)
+const URL_TEXT = fc
+  .tuple(fc.constantFrom('https://', 'https:', 'file:', 'file:///', ''), fc.array(URL_PIECES, { maxLength: 6 }))
+  .map(([scheme, pieces]) => scheme + pieces.join(''))
+const decider = (of: Lists) => {
+  const rules = compiled({ agents: { a: toEntry(of) } })
+  return (x: string) => decide(rules, { agent: 'a', server: 's', tool: 't', args: { x }, definition: {} }).decision
+}
+
+test('no URL that goes elsewhere is at an allowed host, however it is written', () => {
+  const decision = decider({ allow: [{ tool: 't', when: { x: 'https://*.example.com/**' } }], deny: [] })
+  fc.assert(
+    fc.property(URL_TEXT, fc.constantFrom('', '.example.com/', '.example.com/x'), (start, end) => {
+      const x = start + end
+      if (decision(x) !== 'allow') return
+      expect(new URL(x).hostname).toMatch(/\.example\.com$/)
+      // RFC 3986, appendix B, with nobody who logs in and no port.
+      expect(/^https:\/\/([^/?#]*)/i.exec(x)?.[1]).toMatch(/^[\w.-]*\.example\.com$/i)
+    }),
+    { numRuns: 10_000 },
+  )
+})
+
+test('no URL that goes to a denied host or file is missed, however it is written', () => {
+  const when = { x: ['https://example.com/**', '/etc/**'] }
+  const decision = decider({ allow: ['t'], deny: [{ tool: 't', when }] })
+  fc.assert(
+    fc.property(URL_TEXT, x => {
+      if (!URL.canParse(x)) return
+      const { origin, protocol, pathname } = new URL(x)
+      if (origin === 'https://example.com' || (protocol === 'file:' && /^\/+etc\//.test(pathname)))
+        expect(decision(x)).toBe('deny')
+    }),
+    { numRuns: 10_000 },
   )
 })

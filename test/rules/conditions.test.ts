@@ -51,7 +51,30 @@ describe('what a value is compared with', () => {
     [{ x: true }, { x: true }, true, true],
     [{ x: true }, { x: false }, false, false],
     [{ x: true }, { x: 'True' }, false, true],
+    [{ x: true }, { x: 1 }, false, true],
+    [{ x: true }, { x: '1' }, false, true],
+    [{ x: true }, { x: ' YES' }, false, true],
+    [{ x: true }, { x: 'on' }, false, true],
+    [{ x: true }, { x: 't' }, false, true],
+    [{ x: true }, { x: 'y' }, false, true],
+    [{ x: true }, { x: 0 }, false, false],
+    [{ x: true }, { x: 'no' }, false, false],
+    [{ x: true }, { x: 'maybe' }, false, false],
+    [{ x: true }, { x: ['yes'] }, false, true],
+    [{ x: true }, { x: '["yes"]' }, false, true],
+    [{ x: 'true' }, { x: 1 }, false, true],
+    [{ x: 'false' }, { x: 'off' }, false, true],
+    [{ x: false }, { x: 0 }, false, true],
+    [{ x: false }, { x: 'Off' }, false, true],
+    [{ x: false }, { x: 'n' }, false, true],
+    [{ x: false }, { x: 'yes' }, false, false],
     [{ x: false }, { x: '' }, false, false],
+    [{ x: 1 }, { x: true }, false, true],
+    [{ x: 1 }, { x: 't' }, false, false],
+    [{ x: 1000 }, { x: '1_000' }, false, true],
+    [{ x: 10 }, { x: '1e1' }, false, true],
+    [{ x: 10 }, { x: '' }, false, false],
+    [{ x: 0 }, { x: ' ' }, false, false],
     [{ x: '4*' }, { x: 42 }, true, true],
     // objects and lists where one value is expected
     [{ x: 'a' }, { x: ['a'] }, false, true],
@@ -72,6 +95,13 @@ describe('what a value is compared with', () => {
     [{ 'x[*]': 'a*' }, { x: ['c', 'b'] }, false, false],
     [{ 'x[*]': 'a*' }, { x: [] }, false, false],
     [{ 'x[*]': 'a*' }, { x: 'a' }, false, true],
+    [{ 'x[*]': 'a' }, { x: '["a"]' }, false, true],
+    [{ 'x[*]': 'a' }, { x: 'b,a' }, false, true],
+    [{ 'x[*]': 'a' }, { x: { y: 'b' } }, false, true],
+    [{ x: 'a' }, { x: ' ["b", ["a"]]' }, false, true],
+    [{ x: 'a' }, { x: '["b"]' }, false, false],
+    [{ x: 'a' }, { x: '["a"' }, false, false],
+    [{ x: 'a' }, { x: '[{"y":"a"}]' }, false, false],
     [{ 'x[*].y': 'a' }, { x: [{ y: 'a' }, { y: 'a' }] }, true, true],
     [{ 'x[*].y': 'a' }, { x: [{ y: 'a' }, {}] }, false, true],
   ])('%j and %j: allowed %s, denied %s', (when, args, allowed, denied) => {
@@ -128,6 +158,15 @@ describe('paths: a pattern with a slash', () => {
     ['/home/ann/**', '/home/ann/x\0.png', false, true],
     ['/home/ann/**', '/home/ann/a%20b', true, true],
     ['/home/ann/**', '/home/ann/100% sure', true, true],
+    ['/home/ann/**', '/home/ann/100%25 sure', true, true],
+    ['/home/ann/**', '/home/ann/%C3%A4', true, true],
+    ['/home/ä/**', '/home/%c3%a4/x', false, true],
+    // escapes that nobody can tell the meaning of
+    ['/home/ann/**', '/home/ann/%c0%ae%c0%ae/bob', false, true],
+    ['/home/ann/**', '/home/ann/%e4', false, true],
+    ['/home/ann/**', '/home/ann/%u002e%u002e/bob', false, true],
+    ['/home/ann/**', '/home/ann/%2525252525252e%2525252525252e/bob', false, true],
+    ['/home/ann/**', '/home/ann/%C3%A4%e4', false, true],
     ['/etc/**', '/%65tc/passwd', false, true],
     ['/etc/**', '\\etc\\passwd', false, true],
     ['/etc/**', ' /etc/passwd', false, true],
@@ -140,6 +179,65 @@ describe('paths: a pattern with a slash', () => {
     ['https://api.example.com/public/**', 'https://api.example.com@evil.example/public/a', false, false],
     ['https://api.example.com/**', 'https://api.example.com.evil.example/a', false, false],
     ['https://api.example.com/**', 'https://api.example.com\\.evil.example/a', false, true],
+    ['https://api.example.com/**', 'https://api.example.com', true, true],
+    ['https://api.example.com/**', 'HTTPS://API.example.com/a', true, true],
+    ['HTTPS://API.example.com/**', 'https://api.example.com/a', true, true],
+    ['https://api.example.com/**', 'https://api.example.com?a', false, true],
+    ['https://api.example.com/**', 'https://api.example.com:443/a', false, true],
+    ['https://api.example.com/**', 'https://api.example.com:8443/a', false, false],
+    ['https://api.example.com/**', 'https://api.example.com./a', false, true],
+    ['https://api.example.com/**', 'https:///api.example.com/a', false, true],
+    ['https://api.example.com/**', 'https:/api.example.com/a', false, true],
+    ['https://api.example.com/**', 'https:api.example.com/a', false, true],
+    ['https://api.example.com/**', 'https:\\\\api.example.com/a', false, true],
+    ['https://api.example.com/**', ' https://api.example.com/a', false, true],
+    ['https://api.example.com/**', 'https://api\t.example.com/a', false, true],
+    ['https://api.example.com/**', 'https://api。example.com/a', false, true],
+    ['https://api.example.com/**', 'https://user@api.example.com/a', false, true],
+    ['https://api.example.com/**', 'https://evil.example\\@api.example.com/a', false, true],
+    ['https://api.example.com/a/**', 'https://API.example.com/%61/b', false, true],
+    ['https://*.example.com/**', 'https://a.example.com/x', true, true],
+    ['https://*.example.com/**', 'https://a.b-c.example.com/x?y=z#w', true, true],
+    ['https://*.example.com:*/**', 'https://a.example.com:8443/x', true, true],
+    ['https://*.example.com/**', 'https://a.example.com:8443/x', false, false],
+    ['https://*.example.com/**', 'https://evil.example#.example.com/x', false, false],
+    ['https://*.example.com/**', 'https://evil.example?.example.com/x', false, false],
+    ['https://*.example.com/**', 'https://evil.example\\.example.com/x', false, false],
+    ['https://*.example.com/**', 'https://evil.example%23.example.com/x', false, true],
+    ['https://*.example.com/**', 'https://evil.example%2f.example.com/x', false, true],
+    ['https://*.example.com/**', 'https://evil.example:80.example.com/x', false, true],
+    ['https://*.example.com/**', 'https://evil.example／.example.com/x', false, true],
+    ['https://*.example.com/**', 'https://evil.example\n.example.com/x', false, true],
+    ['https://*.example.com/**', 'https://a.example.com@evil.example/', false, false],
+    ['https://*.example.com/**', 'https://evil.example\\@a.example.com/', false, true],
+    ['https://*.example.com/**', 'https://evil.example@a.example.com/', false, true],
+    ['https://*.example.com/**', 'https:/evil.example#.example.com/x', false, false],
+    ['https://*.example.com/**', 'https:///evil.example/x.example.com/', false, false],
+    ['https://api.*/**', 'https://api.x@evil.example/', false, false],
+    ['https://api.*/**', 'https://api.x:y@evil.example/', false, false],
+    ['https://api.*/**', 'https://api.x\\@evil.example/', false, true],
+    ['https://ap?/**', 'https://ap@/', false, true],
+    ['https://*/**', 'https://evil.example/x', true, true],
+    ['https://**/x', 'https://user@evil.example:1/x', true, true],
+    ['*://evil.example/**', 'ftp://evil.example/x', true, true],
+    ['ssh://git@*.example.com/**', 'ssh://git@a.example.com/x', true, true],
+    ['ssh://git@*/**', 'ssh://git@a@evil.example/x', false, false],
+    ['**/secret', 'https://a.example.com/secret', true, true],
+    ['*/secret', 'https://secret', false, true],
+    ['*/*', 'https://evil.example', false, true],
+    ['jdbc:postgresql://db/**', 'jdbc:postgresql://db/x', true, true],
+    // files as URLs
+    ['/etc/**', 'file:///etc/x', false, true],
+    ['/etc/**', 'file:/etc/x', false, true],
+    ['/etc/**', 'file:etc/x', false, true],
+    ['/etc/**', 'FILE://localhost/%65tc/x', false, true],
+    ['/etc/**', 'file:\\\\\\etc\\x', false, true],
+    ['/etc/**', '%66ile:/etc/x', false, true],
+    ['/etc/**', 'file:///home/x', false, false],
+    ['etc/**', 'file:/../etc/x', false, true],
+    ['file:///home/ann/**', 'file:///home/ann/x', true, true],
+    ['file:///home/ann/**', 'file://home/ann/x', false, false],
+    ['file:///home/ann/**', 'file:///home/ann/x?/../../bob', false, true],
   ])('%s and %j: allowed %s, denied %s', (pattern, value, allowed, denied) => {
     expect([allows({ p: pattern }, { p: value }), denies({ p: pattern }, { p: value })]).toEqual([allowed, denied])
   })
@@ -148,7 +246,10 @@ describe('paths: a pattern with a slash', () => {
     ['report-*', 'report-/../../etc/passwd', false],
     ['report-*', 'report-..%2f..%2fetc', false],
     ['report-*', 'report-..\\..\\etc', false],
+    ['report-*', 'report-/%c0%ae%c0%ae/x', false],
+    ['report-*', 'report-/%2525252525252e%2525252525252e/x', false],
     ['report-*', 'report-1..2', true],
+    ['SELECT *', "SELECT a FROM b WHERE c LIKE '%abc%'", true],
   ])('a way out is no part of a name either: %s and %s', (pattern, value, allowed) => {
     expect(allows({ p: pattern }, { p: value })).toBe(allowed)
   })
@@ -157,6 +258,7 @@ describe('paths: a pattern with a slash', () => {
     ['.env', './.env'],
     ['.env', 'a/../.env'],
     ['*.env', 'a/.env'],
+    ['https*', 'HTTPS://a'],
   ])('a name is denied however it is reached: %s and %s', (pattern, value) => {
     expect(denies({ p: pattern }, { p: value })).toBe(true)
   })
@@ -287,7 +389,38 @@ describe('says what decided', () => {
       decision: 'ask',
       rule: 'agents.a.allow.tools.s[1] ("t")',
       condition: 'n: 1',
+      arguments: ['n'],
     })
     expect(decided({ allow: ['*', { tool: 't', when: { n: 1 }, effect: 'ask' }] }, { n: 2 }).decision).toBe('allow')
+  })
+})
+
+describe('asking', () => {
+  const ask = (when: Json) => ({ tool: 't', when, effect: 'ask' })
+
+  test.each<[when: Json, args: Json]>([
+    [{ path: '/etc/**' }, { path: '/etc/passwd' }],
+    [{ path: '/etc/**' }, { path: ' /etc/passwd' }],
+    [{ path: '/etc/**' }, { path: '../../../etc/passwd' }],
+    [{ path: '/etc/**' }, { path: '/%65tc/passwd' }],
+    [{ path: '/etc/**' }, { path: 'file:///etc/passwd' }],
+    [{ 'labels[*]': 'prod' }, { labels: ['prod', 'x'] }],
+    [{ 'labels[*]': 'prod' }, { labels: '["prod"]' }],
+    [{ force: true }, { force: 'yes' }],
+  ])('a person decides on what else would be allowed, also where it only may be meant: %j, %j', (when, args) => {
+    expect(decided({ allow: ['t', ask(when)] }, args).decision).toBe('ask')
+  })
+
+  test('what nothing else allows is put to a person only where the condition clearly holds', () => {
+    const decisions = ['/etc/passwd', ' /etc/passwd', '/home/x'].map(
+      path => decided({ allow: [ask({ path: '/etc/**' })] }, { path }).decision,
+    )
+    expect(decisions).toEqual(['ask', 'deny', 'deny'])
+  })
+
+  test('what another rule allows by its arguments is asked about too', () => {
+    const allow = [{ tool: 't', when: { path: '/home/**' } }, ask({ 'labels[*]': 'prod' })]
+    expect(decided({ allow }, { path: '/home/x', labels: ['prod', 'x'] }).decision).toBe('ask')
+    expect(decided({ allow }, { path: '/x', labels: ['prod', 'x'] }).decision).toBe('deny')
   })
 })

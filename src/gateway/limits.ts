@@ -99,8 +99,11 @@ export class Admission {
     this.#limits = limits
   }
 
-  /** Rejects with RATE_LIMITED when one of them is used up, and has then taken nothing from the others. */
-  async admit(subjects: Subjects): Promise<void> {
+  /**
+   * Rejects with RATE_LIMITED when one of them is used up, and has then taken nothing from the others. What is not counted was
+   * counted before, as the request that this one goes on with.
+   */
+  async admit(subjects: Subjects, { isCounted = true } = {}): Promise<void> {
     const { store, kinds } = this.#limits
     const wanted = [...applying(kinds, subjects)].filter(({ key }) => !this.#asked.has(key))
     const entered: string[] = []
@@ -114,7 +117,7 @@ export class Admission {
       }
       for (const each of wanted) {
         const { key, limit } = each
-        if (limit.requestsPerMinute === undefined) continue
+        if (limit.requestsPerMinute === undefined || !isCounted) continue
         const { count, resetsInMs } = await store.minutes.add(key)
         counted.push(key)
         if (count > limit.requestsPerMinute) throw tooOften(each, resetsInMs)

@@ -86,6 +86,8 @@ export class GatewayCall {
   /** What became of the question, where the rules want a person to be asked. */
   confirmation: Confirmation | undefined
   #confirmations: Confirmations | undefined
+  /** True for a request that only answers what the one before was asked. */
+  #isAnswer: boolean | undefined
   /** True where one client talks to one backend as if there were nobody in between. */
   readonly isOneToOne: boolean
   /** The server whose door the call came in by. */
@@ -114,9 +116,13 @@ export class GatewayCall {
 
   /** Takes its share of what the limits leave for whom it is known to be about. Rejects with RATE_LIMITED. */
   async admit(): Promise<void> {
+    if (!this.#admission) return
     const { agent, server, tool, caller } = this
+    const { principal, retry } = caller
+    // Asked once: afterwards the state is spent.
+    this.#isAnswer ??= retry !== undefined && this.#confirmations?.awaits(retry, principal.key) === true
     const agents = entriesFor(this.snapshot.rules, agent ?? '').map(({ name }) => name)
-    await this.#admission?.admit({ principal: caller.principal, agents, agent, server, tool })
+    await this.#admission.admit({ principal, agents, agent, server, tool }, { isCounted: !this.#isAnswer })
   }
 
   /** It is over: what it held of the limits is free again. */

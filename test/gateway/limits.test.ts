@@ -215,6 +215,28 @@ describe('over HTTP', () => {
     for (let round = 0; round < 5; round++) expect(await call(vip)).toBe('OK')
   })
 
+  test('a call and the answer to what it asked are one', async () => {
+    const ask = { allow: { servers: ['shop'], tools: { shop: [{ tool: 'list_*', effect: 'ask' }] } } }
+    const limits = { principals: { '*': { requestsPerMinute: 1 } }, tools: { 'shop/*': { requestsPerMinute: 1 } } }
+    const gateway = await openTestGateway({
+      servers: { shop: nodeServer('shop.js') },
+      rules: { agents: { reader: ask }, limits },
+    })
+    open.push(gateway)
+    const front = await gateway.gateway.serveHttp({ port: 0 })
+    const token = await front.issueToken('reader', 600)
+    const call = async (retry = {}) => {
+      const params = { name: 'execute_tool', arguments: { server: 'shop', tool: 'list_tables' }, ...retry }
+      const client = { capabilities: { elicitation: { form: {} } } }
+      return (await askModern(front.url, token, 'tools/call', params, client)).answer.result ?? {}
+    }
+    const { inputRequests, requestState } = await call()
+    const [key = ''] = Object.keys(inputRequests as object)
+    const yes = { inputResponses: { [key]: { action: 'accept', content: {} } }, requestState }
+    expect((await call(yes)).isError).not.toBe(true)
+    expect(codeOf((await call(yes)) as unknown as TestResult)).toBe(LIMITED)
+  })
+
   test('who lives by a role alone has the limits of its agent too, whatever it calls itself', async () => {
     const files = {
       servers: {},

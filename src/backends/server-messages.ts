@@ -42,6 +42,8 @@ export class ServerMessages {
   readonly #options: ServerMessagesOptions
   readonly #inFlight = new Set<InFlight>()
   readonly #cameWith = new Map<RequestId, InFlight>()
+  /** Whose requests were given up, which the backend may still have something to say about; two are as good as more. */
+  readonly #givenUp = new Set<string | undefined>()
   #sessionClient: ClientPeer | undefined
   #asked = 0
   #isShared: boolean
@@ -64,6 +66,8 @@ export class ServerMessages {
 
   leave(inFlight: InFlight): void {
     this.#inFlight.delete(inFlight)
+    const { client, clock } = inFlight
+    if (clock.ended && this.#givenUp.size < 2) this.#givenUp.add(client?.principal)
     for (const [id, origin] of this.#cameWith) if (origin === inFlight) this.#cameWith.delete(id)
   }
 
@@ -114,11 +118,15 @@ export class ServerMessages {
     return client?.takesLogs ? client : this.#sessionClient
   }
 
-  /** The newest request under way, provided that nobody else has any: on a shared connection the message could be meant for that. */
+  /**
+   * The newest request under way, provided that nobody else has any, or had one that was never answered: on a shared connection the
+   * message could be meant for that.
+   */
   #latest(isMeant: (client: ClientPeer) => boolean = () => true): InFlight | undefined {
     const all = [...this.#inFlight]
     const newest = all.findLast(({ client }) => client !== undefined && isMeant(client))
-    const isAlone = all.every(({ client }) => client?.principal === newest?.client?.principal)
+    const others = [...all.map(({ client }) => client?.principal), ...this.#givenUp]
+    const isAlone = others.every(principal => principal === newest?.client?.principal)
     return isAlone || !this.#isShared ? newest : undefined
   }
 }

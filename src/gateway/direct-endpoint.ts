@@ -173,8 +173,8 @@ export class DirectEndpoint implements Endpoint {
   }
 
   async #findPrompt(call: GatewayCall, agent: string, name: unknown): Promise<Found> {
-    const unknown = invalidParams(`Unknown prompt: ${String(name).slice(0, 128)}`)
-    if (typeof name !== 'string') throw unknown
+    if (typeof name !== 'string') throw invalidParams('Invalid params: name must be a string')
+    const unknown = invalidParams(`Unknown prompt: ${name.slice(0, 128)}`)
     const backends = permittedBackends(call, agent)
     const plain = splitDirectName(name)
     const owner = plain && backends.find(backend => backend.name === plain.server)
@@ -190,8 +190,8 @@ export class DirectEndpoint implements Endpoint {
 
   /** A URI of the gateway's says which server is meant; one that a tool's result named may be that of any, but of one only. */
   async #findResource(call: GatewayCall, agent: string, uri: unknown): Promise<Found> {
-    const unknown = () => invalidParams(`Resource not found: ${String(uri).slice(0, 256)}`, { uri })
-    if (typeof uri !== 'string') throw unknown()
+    if (typeof uri !== 'string') throw invalidParams('Invalid params: uri must be a string')
+    const unknown = () => invalidParams(`Resource not found: ${uri.slice(0, 256)}`, { uri })
     const backends = permittedBackends(call, agent)
     const direct = splitDirectUri(uri)
     if (direct) {

@@ -292,8 +292,9 @@ export class RelayServer extends Server {
   }
 
   #unsubscribe({ uri }: JsonObject): Result {
-    void end(this.#subscriptions.get(String(uri)))
-    this.#subscriptions.delete(String(uri))
+    if (typeof uri !== 'string') throw invalidParams('Invalid params: uri must be a string')
+    void end(this.#subscriptions.get(uri))
+    this.#subscriptions.delete(uri)
     return {}
   }
 

@@ -79,7 +79,10 @@ export function createMcpRoutes({ front, serverInfo, logger, onStranger }: McpRo
       const text = await c.req.text()
       const parsed = parseJson(text)
       if (parsed === undefined) return c.json(isTooDeep(text) ? tooDeep : notJson, 400)
-      if (Array.isArray(parsed.value) && parsed.value.length > MAX_BATCH) return c.json(tooMany, 400)
+      if (Array.isArray(parsed.value)) {
+        if (parsed.value.length > MAX_BATCH) return c.json(tooMany, 400)
+        if (parsed.value.some(isInitialize)) return c.json(inBatch, 400)
+      }
       const token = c.get('token')
       const refusal = front.refusal(entry, token.principal)
       if (refusal) return refused(refusal, idOf(parsed.value))
@@ -177,6 +180,8 @@ function wantsNews(body: JsonObject | undefined): boolean {
   return isJsonObject(meta) && ('progressToken' in meta || LOG_LEVEL in meta)
 }
 
+const isInitialize = (message: unknown): boolean => isJsonObject(message) && message.method === 'initialize'
+
 const idOf = (body: unknown): unknown => (isJsonObject(body) ? (body.id ?? null) : null)
 
 const mismatch = (problem: string, id: unknown) => ({
@@ -228,6 +233,13 @@ const tooMany = {
   jsonrpc: '2.0',
   id: null,
   error: { code: -32600, message: `Invalid Request: a batch has at most ${MAX_BATCH} messages` },
+} as const
+
+// 2025-03-26, "Initialization".
+const inBatch = {
+  jsonrpc: '2.0',
+  id: null,
+  error: { code: -32600, message: 'Invalid Request: an initialize is no part of a batch' },
 } as const
 
 const tooDeep = {

@@ -105,6 +105,24 @@ describe('a request of the backend', () => {
     await expect(messages.ask(question(1))).rejects.toMatchObject({ code: -32601 })
   })
 
+  test('after somebody has given up a request is for nobody else', async () => {
+    const messages = open()
+    const [ann, bob] = [person('ann'), person('bob')]
+    const slow = inFlight(ann)
+    messages.enter(slow)
+    await vi.advanceTimersByTimeAsync(1_001)
+    messages.leave(slow)
+    const next = inFlight(bob)
+    messages.enter(next)
+    await expect(messages.ask(question(1))).rejects.toMatchObject({ code: -32601 })
+    messages.tell('notifications/message', { level: 'error', data: 'of ann' })
+    expect(bob.told).toEqual([])
+    messages.leave(next)
+    messages.enter(inFlight(ann))
+    messages.tell('notifications/message', { level: 'error', data: 'of ann' })
+    expect(ann.told).toHaveLength(1)
+  })
+
   test('stops the clock of its request until it is answered', async () => {
     const messages = open()
     let answer: (result: Record<string, unknown>) => void = () => {}

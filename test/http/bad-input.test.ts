@@ -133,6 +133,14 @@ describe.each(DOORS)('messages at %s', (_, url) => {
     await session.end()
   })
 
+  test.each([
+    ['alone', [initialize()]],
+    ['among others', [ping(1), initialize()]],
+    ['and wrong', [{ ...initialize(), params: {} }]],
+  ])('in batches are no initialize: %s', async (_, batch) => {
+    expect(codeOf(await raw(url(), JSON.stringify(batch)))).toEqual([400, -32600])
+  })
+
   test('in batches are refused with 2026-07-28', async () => {
     const { headers, body } = modern(token, 'tools/list')
     const message = JSON.parse(String(body))

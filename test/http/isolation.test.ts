@@ -485,6 +485,28 @@ test('one principal cannot use up a server that others need too', async () => {
   await other.end()
 })
 
+test('what a server still says of a call that its caller hung up on is for nobody else', async () => {
+  const party = `party ${++parties}`
+  const speak = (label: string) => ({ name: 'talk', arguments: { label, party, size: 2 } })
+  let looks = 0
+  const heard = async () => {
+    const { methods, notified } = await social.report('new', alice)
+    const calls = methods.filter(method => method === 'tools/call').length - ++looks // a look is a call too
+    return { calls, cancelled: notified.filter(method => method === 'notifications/cancelled').length }
+  }
+  const { calls, cancelled } = await heard()
+  const given = openedLater(social.at('new'), modern(bob, 'tools/call', speak('bob'), { logLevel: 'debug' }))
+  await expect.poll(async () => (await heard()).calls).toBe(calls + 1)
+  given.abort()
+  await expect.poll(async () => (await heard()).cancelled).toBe(cancelled + 1)
+
+  const { answer, before } = await askModern(social.at('new'), alice, 'tools/call', speak('alice'), {
+    logLevel: 'debug',
+  })
+  expect(answer.result?.structuredContent).toMatchObject({ label: 'alice' })
+  expect(before).toEqual([])
+})
+
 describe('calls that wait for an answer', () => {
   test('are limited for each principal: the oldest one goes', async () => {
     const many = await social.token({ agents: ['a'], sub: 'many' })

@@ -72,7 +72,13 @@ export async function startGateway(processes, cores, { directory, backendUrl }) 
   await writeFile(rules, JSON.stringify({ agents: { [AGENT]: access } }))
 
   // Nothing of this machine's configuration: only what the two processes need.
-  const env = { PATH: process.env.PATH, HOME: directory, GATEWAY_STATE_DIR: state }
+  // One file for all lines, which are counted in the end.
+  const env = {
+    PATH: process.env.PATH,
+    HOME: directory,
+    GATEWAY_STATE_DIR: state,
+    GATEWAY_AUDIT_MAX_BYTES: String(2 ** 31),
+  }
   const run = { env, cwd: directory }
   const gateway = processes.start({
     ...run,

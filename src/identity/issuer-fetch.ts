@@ -1,5 +1,3 @@
-import { fetch } from 'undici'
-import { openDispatcher } from '../config/proxy.js'
 import { messageOf } from '../errors/gateway-error.js'
 import { isJsonObject, type JsonObject, parseJson } from '../json.js'
 import { version } from '../version.js'
@@ -19,6 +17,8 @@ export interface IssuerRequest {
  * Nothing that callers send decides where this goes. Rejects with IssuerUnavailableError; through the proxies of the environment.
  */
 export async function fetchFromIssuer(url: string, request: IssuerRequest = {}): Promise<JsonObject | undefined> {
+  // Loaded when there is an issuer to ask: most gateways are their own.
+  const [{ fetch }, { openDispatcher }] = await Promise.all([import('undici'), import('../config/proxy.js')])
   const limit = new AbortController()
   const timer = setTimeout(() => limit.abort(), TIMEOUT_MS)
   const dispatcher = openDispatcher(url, {})

@@ -20,6 +20,8 @@ import { compileRules } from './rules/compile.js'
 const NAME = 'gateway'
 const TOKEN_TTL_SECONDS = 10 * 60
 const TOKEN_SPARE_MS = 2 * 60_000
+const KNOWN_AFTER_MS = 5_000
+const LOOK_MS = 50
 // A restart takes seconds, and clients wait a minute.
 const PATIENCE = { waitMs: 30_000, maxRetryMs: 1_000 }
 
@@ -49,13 +51,9 @@ export async function startConnector({ env, target, agent }: ConnectOptions): Pr
   const { logger } = log
   const store = openCredentialStore({ directory: stateDirectory(env), env, warn: message => logger.warn(message) })
   const issuer = await openEmbeddedIssuer(store)
-  /** For the gateway that is there now: after a restart it is another one, and takes no token of the one before. */
-  const issue = async (): Promise<string> => {
-    const running = (await findRunning(stateDirectory(env))).find(({ url }) => url === target.url)
-    const { audience } = running ?? target
-    // Whoever can read the key of the issuer could give itself any scope.
-    return issuer.issue({ agent, audience, ttlSeconds: TOKEN_TTL_SECONDS, scope: '*' })
-  }
+  const find = async () => (await findRunning(stateDirectory(env))).find(({ url }) => url === target.url)?.audience
+  // Whoever can read the key of the issuer could give itself any scope.
+  const issue = (audience: string) => issuer.issue({ agent, audience, ttlSeconds: TOKEN_TTL_SECONDS, scope: '*' })
   const entry = { url: target.url, timeoutMs: ONE_DAY_MS, maxTimeoutMs: ONE_DAY_MS }
   const document = { file: 'gateway connect', value: { mcpServers: { [NAME]: entry } }, problems: [] }
   const [server] = parseServersFile(document, {}).servers
@@ -65,7 +63,7 @@ export async function startConnector({ env, target, agent }: ConnectOptions): Pr
     logger,
     redactor,
     patience: PATIENCE,
-    authorize: () => new OwnToken(issue),
+    authorize: () => new OwnToken({ find, issue, first: target.audience }),
   })
   const rules = { agents: { [agent]: { allow: { servers: [NAME] } } }, defaults: { deny_on_missing_agent: true } }
   const config = {
@@ -100,35 +98,40 @@ export async function startConnector({ env, target, agent }: ConnectOptions): Pr
 // The gateway keeps the times of calls; here they only must not be shorter.
 const ONE_DAY_MS = 24 * 60 * 60_000
 
+interface OwnTokenOptions {
+  /** Whom tokens for the gateway that runs now are made out to; undefined while none lets itself be known. */
+  readonly find: () => Promise<string | undefined>
+  readonly issue: (audience: string) => Promise<string>
+  /** The audience of the gateway that was there in the beginning. */
+  readonly first: string
+}
+
 /** A token of the embedded issuer, issued anew before it ends: whoever can read its key is at home. */
 class OwnToken implements BackendAuthorization {
   readonly problem = undefined
-  readonly #issue: () => Promise<string>
-  #token: { readonly value: string; readonly until: number } | undefined
-  #hasJustRenewed = false
+  readonly #options: OwnTokenOptions
+  #token: { readonly value: string; readonly audience: string; readonly until: number } | undefined
+  #renewing: Promise<void> | undefined
 
-  constructor(issue: () => Promise<string>) {
-    this.#issue = issue
+  constructor(options: OwnTokenOptions) {
+    this.#options = options
   }
 
-  token(): string | Promise<string> {
-    const { value, until } = this.#token ?? { until: 0 }
-    return value !== undefined && Date.now() < until ? value : this.#renew()
+  async token(): Promise<string> {
+    const { find, first } = this.#options
+    if (this.#token && Date.now() < this.#token.until) return this.#token.value
+    return this.#issue((await find()) ?? first)
   }
 
-  onAccepted(): void {
-    this.#hasJustRenewed = false
-  }
+  onAccepted(): void {}
 
-  /** The gateway was started anew: the token for it is another one. */
+  /** The gateway was started anew: it is another audience, and takes no token of the one before. */
   async onUnauthorized({ token }: Refusal): Promise<void> {
-    this.#token = undefined
-    if ((await this.#renew()) !== token && !this.#hasJustRenewed) {
-      this.#hasJustRenewed = true
-      return
-    }
-    const message = 'the running gateway refuses the token of this user: it was started with another GATEWAY_STATE_DIR'
-    throw new GatewayError('AUTH_REQUIRED', message)
+    if (this.#token && this.#token.value !== token) return // another call was here before
+    this.#renewing ??= this.#renew().finally(() => {
+      this.#renewing = undefined
+    })
+    await this.#renewing
   }
 
   async offerLogin(): Promise<undefined> {}
@@ -143,9 +146,26 @@ class OwnToken implements BackendAuthorization {
 
   close(): void {}
 
-  async #renew(): Promise<string> {
-    const value = await this.#issue()
-    this.#token = { value, until: Date.now() + TOKEN_TTL_SECONDS * 1000 - TOKEN_SPARE_MS }
+  /** A gateway listens a moment before it lets itself be known. */
+  async #renew(): Promise<void> {
+    const { find, first } = this.#options
+    const refused = this.#token?.audience ?? first
+    const until = Date.now() + KNOWN_AFTER_MS
+    while (Date.now() < until) {
+      const audience = await find()
+      if (audience !== undefined && audience !== refused) {
+        await this.#issue(audience)
+        return
+      }
+      await wait(LOOK_MS)
+    }
+    const message = 'the running gateway refuses the token of this user: it was started with another GATEWAY_STATE_DIR'
+    throw new GatewayError('AUTH_REQUIRED', message)
+  }
+
+  async #issue(audience: string): Promise<string> {
+    const value = await this.#options.issue(audience)
+    this.#token = { value, audience, until: Date.now() + TOKEN_TTL_SECONDS * 1000 - TOKEN_SPARE_MS }
     return value
   }
 }

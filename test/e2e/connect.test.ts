@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readdir, readFile } from 'node:fs/promises'
+import { readdir, readFile, rename } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
@@ -261,6 +261,20 @@ describe.each(CLIENTS)('when the gateway is started again on its port, $name', l
     const [called, listed, tools] = await Promise.all(early)
     expect([called?.isError, listed?.isError]).toEqual([undefined, undefined])
     expect(tools?.tools).toHaveLength(4)
+  })
+
+  test('waits for it to let itself be known', async () => {
+    await end(served.process)
+    await again()
+    const place = join(shared.stateDirectory, 'running')
+    const [name = ''] = await readdir(place)
+    const [known, hidden] = [join(place, name), join(shared.stateDirectory, 'hidden')]
+    await rename(known, hidden)
+    const early = who(client)
+    const audited = () => readFile(join(shared.stateDirectory, 'audit.jsonl'), 'utf8')
+    await expect.poll(audited).toContain('INVALID_TOKEN')
+    await rename(hidden, known)
+    expect((await early).isError).toBeUndefined()
   })
 
   test('has the call under way fail: nobody knows what came of it', async () => {

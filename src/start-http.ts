@@ -123,7 +123,8 @@ export async function openHttpFront({
       },
       isLoopback: isLoopbackHost(host),
       allowedHosts: list(env.GATEWAY_ALLOWED_HOSTS),
-      allowedOrigins: list(env.CORS_ORIGINS),
+      // As browsers write them.
+      allowedOrigins: list(env.CORS_ORIGINS).map(origin => origin.replace(/\/+$/, '')),
       isReady: () => !runtime.isDraining,
       status: {
         verifier: createTokenVerifier({

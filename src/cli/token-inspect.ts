@@ -6,6 +6,7 @@ import { locateConfigFiles, stateDirectory } from '../config/locate.js'
 import { findRunning } from '../config/running.js'
 import type { Env } from '../config/variables.js'
 import { openCredentialStore } from '../credentials/store.js'
+import { GatewayError } from '../errors/gateway-error.js'
 import { toPublicUrls } from '../http/metadata.js'
 import { API_KEY_PREFIX, type ApiKeys, openApiKeys } from '../identity/api-keys.js'
 import { createAuthentication } from '../identity/authentication.js'
@@ -36,7 +37,9 @@ export async function inspectToken(given: string | undefined, flags: InspectFlag
   const { env } = process
   const token = (given === undefined || given === '-' ? await text(process.stdin) : given)
     .trim()
-    .replace(/^Bearer +/i, '')
+    .replace(/^Bearer(?: +|$)/i, '')
+  if (token === '')
+    throw new GatewayError('INVALID_ARGUMENTS', 'there is no token: give it as an argument, or on stdin')
   const warn = (message: string) => void process.stderr.write(`${message}\n`)
   const store = openCredentialStore({ directory: stateDirectory(env), env, warn })
   const config = await findConfig(flags)

@@ -69,7 +69,7 @@ const Agent = z.strictObject({
 })
 
 const Scopes = z.record(
-  z.string().regex(/^[^/]+\/.+$/s, 'is "server/tool"; both may be globs'),
+  z.string().regex(/^[^/]+\/.+$/s, 'expected "server/tool", of which both may be globs'),
   z.array(z.string().regex(/^[\x21\x23-\x5b\x5d-\x7e]+$/, 'is not a scope (RFC 6749, section 3.3)')).min(1),
 )
 

@@ -1,28 +1,18 @@
 import type { JsonObject } from '../json.js'
-import type { SpanRequest } from '../observability/tracing.js'
+import { describeRequest, type SpanRequest } from '../observability/tracing.js'
 import type { CallObserver } from './audited.js'
 import type { Caller } from './tool.js'
 
-const MAX_NAME = 128
-
-/** A client's request as a span (OpenTelemetry, "Semantic conventions for Model Context Protocol"). Never contains arguments. */
+/** A client's request as a span. */
 export function toServerSpan(method: string, params: JsonObject, caller: Caller): SpanRequest {
   const { principal, era, client, meta, transportTrace } = caller
-  const target = typeof params.name === 'string' ? params.name.slice(0, MAX_NAME) : undefined
-  const session = principal.isLocal ? undefined : client?.session?.id
+  const { name, attributes } = describeRequest(method, params)
   return {
     kind: 'server',
-    name: target === undefined ? method : `${method} ${target}`,
+    name,
     attributes: {
-      'mcp.method.name': method,
-      ...(method === 'tools/call' && {
-        'gen_ai.operation.name': 'execute_tool',
-        'gen_ai.tool.name': target,
-        'mcp.tool.name': target,
-      }),
-      ...(method === 'prompts/get' && { 'gen_ai.prompt.name': target }),
-      ...(typeof params.uri === 'string' && { 'mcp.resource.uri': params.uri.slice(0, 1_000) }),
-      'mcp.session.id': session,
+      ...attributes,
+      'mcp.session.id': principal.isLocal ? undefined : client?.session?.id,
       'mcp.protocol.version': era === 'modern' ? '2026-07-28' : undefined,
       'network.transport': principal.isLocal ? 'pipe' : 'tcp',
     },

@@ -14,6 +14,28 @@ export interface SpanRequest {
   readonly transport?: TraceFields | undefined
 }
 
+// What callers choose is as long as they like.
+const MAX_NAME = 128
+const MAX_URI = 1_000
+
+/** What every span of an MCP request says of it (OpenTelemetry, "Semantic conventions for Model Context Protocol"). Never arguments. */
+export function describeRequest(method: string, params: JsonObject): Pick<SpanRequest, 'name' | 'attributes'> {
+  const target = typeof params.name === 'string' ? params.name.slice(0, MAX_NAME) : undefined
+  return {
+    name: target === undefined ? method : `${method} ${target}`,
+    attributes: {
+      'mcp.method.name': method,
+      ...(method === 'tools/call' && {
+        'gen_ai.operation.name': 'execute_tool',
+        'gen_ai.tool.name': target,
+        'mcp.tool.name': target,
+      }),
+      ...(method === 'prompts/get' && { 'gen_ai.prompt.name': target }),
+      ...(typeof params.uri === 'string' && { 'mcp.resource.uri': params.uri.slice(0, MAX_URI) }),
+    },
+  }
+}
+
 export interface ActiveSpan {
   /** `_meta` for whoever is called next: with this span as its parent, and everything else as it came. */
   readonly meta: JsonObject

@@ -71,6 +71,11 @@ describe('token inspect', () => {
     expect(failed).toEqual([expect.objectContaining({ check, change: expect.stringContaining(change) })])
   })
 
+  test('of nothing says that there is none', async () => {
+    const { status, stdout, stderr } = await run(['token', 'inspect', '-'], { input: 'Bearer \n' })
+    expect([status, stdout, stderr]).toEqual([1, '', expect.stringContaining('there is no token')])
+  })
+
   test('finds everything at once', async () => {
     const token = await issuer.sign({ aud: 'x', exp: 1, nbf: now + hour }, { signer: await issuer.createSigner() })
     const { failed } = await inspect(token)

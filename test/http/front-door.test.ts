@@ -11,7 +11,7 @@ let token: string
 
 beforeAll(async () => {
   const rules = { agents: { reader: { allow: { servers: ['*'] } } } }
-  opened = await openTestGateway({ servers: {}, rules }, { CORS_ORIGINS: 'https://app.example.com' })
+  opened = await openTestGateway({ servers: {}, rules }, { CORS_ORIGINS: 'https://app.example.com/' })
   front = await opened.gateway.serveHttp({ port: 0 })
   origin = new URL(front.url).origin
   token = await front.issueToken('reader', 60)
